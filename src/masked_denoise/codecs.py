@@ -1,0 +1,290 @@
+"""What a PNG, JPEG, TIFF or NPY file holds: `decode` makes an `ImageFile` of it, `encode` bytes.
+
+Pillow does JPEG and reads PNG of up to 8 bit, numpy does NPY; for the rest see png.py and tiff.py.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from masked_denoise import png, tiff
+from masked_denoise.errors import ImageReadError, PixelError, SettingError, SizeError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Samples: TypeAlias = tuple[Array, "Array | None"]  # pixels and alpha
+
+PIXEL_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
+JPEG_LONGEST_SIDE = 65500
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"II+\0": "tiff",
+    b"MM\0+": "tiff",
+    b"\x93NUMPY": "npy",
+}
+_PNG_COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """The contents of one image file, in the stored type and scale and the right way up.
+
+    `pixels` is (H, W) or (H, W, C) without alpha; `alpha` is (H, W) of the same type, or None.
+    `icc_profile` and `exif` are the file's bytes (EXIF: without thumbnail, orientation 1), `dpi` is
+    (horizontal, vertical). `native` holds what only the same format can take back: colour chunks
+    of PNG; text tags, resolution, compression and extra channels of TIFF.
+
+    Use `dataclasses.replace(image, pixels=clean)` to give a result the metadata of its source.
+
+    Raises `SizeError` for shapes and `PixelError` for types other than 8- and 16-bit unsigned
+    integers and 16-, 32- and 64-bit floats.
+
+    >>> ImageFile(np.zeros((2, 3, 3), np.uint16)).pixels.shape
+    (2, 3, 3)
+    """
+
+    pixels: Array
+    alpha: Array | None = None
+    format: str = "png"
+    icc_profile: bytes | None = field(default=None, repr=False)
+    exif: bytes | None = field(default=None, repr=False)
+    dpi: tuple[float, float] | None = None
+    native: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.pixels.shape, self.pixels.dtype
+        if len(shape) not in (2, 3) or 0 in shape:
+            raise SizeError(f"pixels have shape {shape}; need (H, W) or (H, W, C), none of them 0")
+        if dtype.name not in PIXEL_TYPES:
+            wanted = ", ".join(PIXEL_TYPES)
+            raise PixelError(f"pixels are {dtype}; convert them to one of {wanted} first")
+        if self.alpha is not None and (self.alpha.shape, self.alpha.dtype) != (shape[:2], dtype):
+            raise SizeError(
+                f"alpha is {self.alpha.dtype} {self.alpha.shape}; it must have the height, width "
+                f"and type of the pixels, {dtype} {shape[:2]}"
+            )
+
+
+def decode(path: Path) -> ImageFile:
+    """Return the contents of a file; its first bytes, not its name, say what kind it is.
+
+    Raises `ImageReadError` for what is not supported, and whatever the library in charge raises
+    for damaged files (`read_image` turns that into an `ImageReadError` that names the file).
+    """
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if not start:
+        raise ImageReadError("the file is empty (0 bytes)")
+    for signature, kind in _SIGNATURES.items():
+        if start.startswith(signature):
+            return _DECODERS[kind](path)
+    raise ImageReadError(f"not a PNG, JPEG, TIFF or NPY file: it begins with {start!r}")
+
+
+def encode(image: ImageFile, kind: str, quality: int = 95) -> bytes:
+    """Return the file of format `kind` that holds `image`; `quality` (1 to 100) is JPEG's.
+
+    Raises `SettingError` where the format cannot hold the pixels, their type or the alpha channel.
+    """
+    pixels = image.pixels[..., 0] if image.pixels.shape[2:] == (1,) else image.pixels
+    dtype, colours = pixels.dtype.name, pixels.shape[2] if pixels.ndim == 3 else 1
+    if kind in ("png", "jpeg"):
+        if colours not in (1, 3):
+            raise SettingError(f"{kind} holds 1 or 3 colours, not {colours}; write .tif or .npy")
+        if dtype not in ("uint8", "uint16"):
+            raise SettingError(f"{kind} cannot hold {dtype} pixels; write .tif or .npy")
+    if kind == "jpeg" and dtype == "uint16":
+        raise SettingError("jpeg holds 8 bits and the image has 16; write .png or .tif")
+    if kind in ("jpeg", "npy") and image.alpha is not None:
+        raise SettingError(f"{kind} has no alpha channel and the image has one; write .png or .tif")
+    if kind == "png" and image.alpha is not None and image.native.get("alpha_kind") == 1:
+        raise SettingError("the colours are multiplied by alpha, which png cannot say; write .tif")
+    if kind == "jpeg":
+        return _encode_jpeg(image, pixels, quality)
+    if kind == "npy":
+        buffer = io.BytesIO()
+        np.save(buffer, image.pixels, allow_pickle=False)
+        return buffer.getvalue()
+    return _encode_png(image, pixels) if kind == "png" else _encode_tiff(image, pixels)
+
+
+# Orientation
+
+
+def _upright(array: Array, orientation: int) -> Array:
+    """Return (H, W, ...) pixels turned as EXIF orientation 1 to 8 asks, in native byte order."""
+    if orientation in (5, 7):
+        array = array.swapaxes(0, 1)
+    turns = {3: 2, 6: -1, 7: 2, 8: 1}.get(orientation, 0)
+    array = np.rot90(array, turns) if turns else array
+    if orientation in (2, 4):
+        array = np.flip(array, 1 if orientation == 2 else 0)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+
+
+def _upright_exif(exif: bytes | None) -> bytes | None:
+    """Return EXIF with orientation 1 and no thumbnail (it shows the noisy image), else as it was.
+
+    Patched in place, because makers' notes hold offsets; None where it is damaged.
+    """
+    if not exif:
+        return None
+    head = 6 if exif.startswith(b"Exif\0\0") else 0
+    order = {b"II": "<", b"MM": ">"}.get(exif[head : head + 2])
+    data = bytearray(exif)
+    try:
+        if order is None:
+            return None
+        table = head + struct.unpack_from(order + "I", data, head + 4)[0]
+        end = table + 2 + 12 * struct.unpack_from(order + "H", data, table)[0]
+        for entry in range(table + 2, end, 12):
+            if struct.unpack_from(order + "H", data, entry)[0] == _ORIENTATION:
+                struct.pack_into(order + "H", data, entry + 8, 1)
+        struct.pack_into(order + "I", data, end, 0)
+    except struct.error:
+        return None
+    return bytes(data)
+
+
+def _image_file(pixels: Array, alpha: Array | None, orientation: int, **meta: Any) -> ImageFile:
+    if orientation >= 5 and meta["dpi"]:
+        meta["dpi"] = meta["dpi"][::-1]
+    if alpha is not None:
+        alpha = _upright(alpha, orientation)
+    return ImageFile(_upright(pixels, orientation), alpha, **meta)
+
+
+def _with_pillow(picture: Image, samples: Samples, **meta: Any) -> ImageFile:
+    """Return `samples` (pixels, alpha) with the metadata that Pillow found in the loaded file."""
+    return _image_file(
+        *samples,
+        orientation=picture.getexif().get(_ORIENTATION, 1),
+        icc_profile=picture.info.get("icc_profile"),
+        exif=_upright_exif(picture.info.get("exif")),
+        dpi=picture.info.get("dpi"),
+        **meta,
+    )
+
+
+def _pillow_samples(picture: Image) -> Samples:
+    """Return pixels and alpha of a loaded picture; palettes become colours, 1 bit becomes 8."""
+    if picture.mode in ("1", "L", "LA"):
+        picture = picture.convert("LA" if picture.has_transparency_data else "L")
+    elif picture.mode in ("P", "RGB", "RGBA"):
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    else:
+        raise ImageReadError(f"colour mode {picture.mode}; convert the file to grey or RGB first")
+    array = np.asarray(picture)
+    if picture.mode in ("LA", "RGBA"):
+        return array[..., 0] if picture.mode == "LA" else array[..., :3], array[..., -1]
+    return array, None
+
+
+# PNG and JPEG
+
+
+def _decode_jpeg(path: Path) -> ImageFile:
+    from PIL import Image
+
+    with Image.open(path, formats=["JPEG", "MPO"]) as picture:
+        picture.load()
+        return _with_pillow(picture, _pillow_samples(picture), format="jpeg", path=path)
+
+
+def _encode_jpeg(image: ImageFile, pixels: Array, quality: int) -> bytes:
+    from PIL import Image
+
+    if not 1 <= quality <= 100:
+        raise SettingError(f"quality is {quality}; JPEG takes 1 to 100, 95 keeps nearly everything")
+    if max(pixels.shape[:2]) > JPEG_LONGEST_SIDE:
+        raise SettingError(f"jpeg sides end at {JPEG_LONGEST_SIDE} pixels; write .png or .tif")
+    dpi = image.dpi and tuple(min(round(value), 65535) for value in image.dpi)
+    given = {"icc_profile": image.icc_profile, "exif": image.exif, "dpi": dpi}
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(
+        buffer, "JPEG", quality=quality, subsampling=0, **{k: v for k, v in given.items() if v}
+    )
+    return buffer.getvalue()
+
+
+def _decode_png(path: Path) -> ImageFile:
+    from PIL import Image
+
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+        chunks = png.read_chunks(data)
+        if getattr(picture, "n_frames", 1) > 1:
+            raise ImageReadError("an animated PNG; save each frame as a file of its own")
+        picture.load()
+        deep = chunks[b"IHDR"][8] == 16
+        samples = _deep_samples(data, chunks.get(b"tRNS")) if deep else _pillow_samples(picture)
+        colour = [(name, chunks[name]) for name in _PNG_COLOUR if name in chunks]
+        native = {"chunks": colour} if colour else {}
+        return _with_pillow(picture, samples, format="png", path=path, native=native)
+
+
+def _deep_samples(data: bytes, clear: bytes | None) -> Samples:
+    """Return pixels and alpha of a 16-bit PNG; `clear` is its transparent colour, if it has one."""
+    array = png.read_samples16(data)
+    colours = 1 if array.shape[2] < 3 else 3
+    pixels = array[..., 0] if colours == 1 else array[..., :3]
+    if clear:
+        shown = (array[..., :colours] != np.frombuffer(clear, ">u2")).any(-1)
+        return pixels, shown.astype(np.uint16) * np.uint16(65535)
+    return pixels, array[..., -1] if array.shape[2] > colours else None
+
+
+def _encode_png(image: ImageFile, pixels: Array) -> bytes:
+    chunks = list(image.native.get("chunks", [])) if image.format == "png" else []
+    if image.icc_profile:
+        chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(image.icc_profile)))
+    if image.dpi:
+        per_metre = [round(value / 0.0254) for value in image.dpi]
+        chunks.append((b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+    if image.exif:
+        chunks.append((b"eXIf", image.exif.removeprefix(b"Exif\0\0")))
+    planes = [pixels] if image.alpha is None else [pixels, image.alpha]
+    return png.write_samples(np.dstack(planes), chunks)
+
+
+# TIFF and NPY
+
+
+def _decode_tiff(path: Path) -> ImageFile:
+    pixels, alpha, meta = tiff.read_page(path)
+    return _image_file(pixels, alpha, **meta, format="tiff", path=path)
+
+
+def _encode_tiff(image: ImageFile, pixels: Array) -> bytes:
+    native = image.native if image.format == "tiff" else {}
+    return tiff.write_page(
+        pixels, image.alpha, icc_profile=image.icc_profile, dpi=image.dpi, native=native
+    )
+
+
+def _decode_npy(path: Path) -> ImageFile:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a false size costs nothing
+    if array.ndim == 3 and array.shape[2] > max(4, array.shape[0]):
+        raise ImageReadError(
+            f"an array of shape {array.shape}, which looks like (C, H, W) or a stack; "
+            "store (H, W) or (H, W, C), one image a file"
+        )
+    return ImageFile(_upright(np.array(array), 1), format="npy", path=path)
+
+
+_DECODERS = {"png": _decode_png, "jpeg": _decode_jpeg, "tiff": _decode_tiff, "npy": _decode_npy}

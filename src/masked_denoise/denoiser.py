@@ -1,0 +1,375 @@
+"""The denoiser: joins backbone, mask scheme, pixel downsampling and refinement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .backbones import backbone_info, create_backbone
+from .errors import BackboneError, SettingError, SizeError
+from .losses import mask_loss, total_loss
+from .ops import fill_hidden, merge_branches
+from .pixels import Grid, PixelDownsample, reflect_pad
+from .presets import preset as named_preset
+from .probe import Traits, probe
+from .refine import Refinement, refine, replacement
+from .scheme import Key, MaskScheme, Purpose, RandomPartition, hash_key
+from .tiling import tiled
+from .values import ValueRange, check_finite, from_batch, to_batch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+HALO = 64  # pixels of a sub-image around each tile: the reach of the built-in U-Nets
+TILE = 1024  # side of a tile in pixels of the image
+
+
+class AsymmetricMaskDenoiser(nn.Module):
+    """Self-supervised denoiser around any network that keeps the shape of (B, C, H, W).
+
+    Training hides pixels of the downsampled image and lets the network predict them, one branch a
+    step at a large stride (Eq. 4). Inference runs all branches at a small stride, takes every
+    pixel from the branch that could not see it (Eq. 6-8), averages several draws, and refines.
+
+    Args:
+        backbone: a network, or the name of a registered one (`list_backbones()`).
+        channels: C of the images.
+        scheme: which pixels are hidden and scored; default `RandomPartition(2)`.
+        train_stride: S in training; of several, one is drawn a step. Default 2.
+        stride: S at inference. Default 1.
+        passes: mask draws averaged by `denoise`. Default 4.
+        refine: settings of R3; True for the paper's, False (the default) for none.
+        residual: True: the network predicts a correction to the filled image, p = z + net(z);
+            False: it predicts the image itself; "auto" (the default): True for mean fill around
+            a backbone without a global skip of its own.
+        observation: share of the pixel's own noisy value in the result, in [0, 1). Default 0.1.
+        value_range: (low, high) of float images; integers scale by their dtype.
+        preset: a named recipe ("amsnet" is the paper); arguments given here win over it.
+
+    Raises:
+        BackboneError: the network does not keep the shape of its input.
+        SettingError, UnknownNameError: an argument is out of range.
+
+    >>> denoiser = AsymmetricMaskDenoiser(nn.Conv2d(1, 1, 3, padding=1), channels=1)
+    >>> denoiser.denoise(torch.rand(1, 30, 41)).shape
+    torch.Size([1, 30, 41])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module | str = "fast-unet",
+        *,
+        channels: int = 3,
+        scheme: MaskScheme | None = None,
+        train_stride: int | Sequence[int] | None = None,
+        stride: int | None = None,
+        passes: int | None = None,
+        refine: Refinement | bool | None = None,
+        residual: bool | str | None = None,
+        observation: float | None = None,
+        value_range: ValueRange | None = None,
+        preset: str | None = None,
+    ) -> None:
+        super().__init__()
+        recipe = named_preset(preset or "default")["denoiser"]
+        given = {
+            "scheme": scheme, "train_stride": train_stride, "stride": stride, "passes": passes,
+            "refine": refine, "residual": residual, "observation": observation,
+        }  # fmt: skip
+        recipe.update({name: value for name, value in given.items() if value is not None})
+        named = isinstance(backbone, str)
+        self.backbone_name = backbone if isinstance(backbone, str) else None
+        self.backbone = create_backbone(backbone, channels=channels) if named else backbone
+        self.channels = channels
+        self.scheme: MaskScheme = recipe["scheme"]
+        strides = recipe["train_stride"]
+        self.train_strides = (strides,) if isinstance(strides, int) else tuple(strides)
+        self.stride: int = recipe["stride"]
+        self.passes: int = recipe["passes"]
+        self.refinement = {True: Refinement(), False: None}.get(recipe["refine"], recipe["refine"])
+        self.observation = float(recipe["observation"])
+        self.value_range = value_range
+        self.preset = preset
+        self._check_settings()
+        self.traits = self._find_traits()
+        self.residual = self._choose_residual(recipe["residual"])
+        if self.traits.channels_last:
+            self.backbone.to(memory_format=torch.channels_last)
+
+    # -- training ---------------------------------------------------------------------------
+
+    def forward(
+        self,
+        image: Tensor,
+        *,
+        step: int = 0,
+        sample: Tensor | int = 0,
+        seed: int = 0,
+        purpose: int = Purpose.TRAIN,
+        smoothness: float | None = None,
+        loss: str = "l1",
+    ) -> Tensor:
+        """Return the training loss (a float32 scalar), or the denoised image in eval mode.
+
+        Args:
+            image: (B, C, H, W) float on the 0..1 scale. Training is cheapest where H and W are
+                multiples of the stride times the backbone's size multiple.
+            step: number of the training step; with `seed` it decides stride, mask and branch.
+            sample: index of the first image of the batch, or int64 (B,), one index an image.
+            seed: of the run.
+            purpose: which random stream the masks come from (`Purpose`).
+            smoothness: None for the mask loss of one branch (Eq. 4); a number is lambda of the
+                total loss over all branches (Eq. 10).
+            loss: "l1" or "l2".
+        """
+        if not self.training:
+            return self._denoise_batch(image, passes=self.passes, seed=seed)
+        key = Key(seed, purpose, step)
+        strides = self.train_strides
+        pixels = PixelDownsample(
+            strides[hash_key(key._replace(purpose=Purpose.STRIDE)) % len(strides)]
+        )
+        sub_images = pixels.down(image)
+        size = (image.shape[2], image.shape[3])
+        grid = pixels.grid(len(image), size, sample=sample, device=image.device)
+        label = self.scheme.label(grid, key)
+        outside = _outside(grid, size)
+        branches = [self.scheme.branch_of_step(key)]
+        if smoothness is not None:
+            branches = list(range(self.scheme.branches))
+        outputs, scores, losses = [], [], []
+        for branch in branches:
+            scored = self.scheme.scored(label, branch)
+            scored = scored if outside is None else scored & ~outside
+            outputs.append(
+                self._predict(sub_images, self.scheme, label, branch, outside, grid, key)
+            )
+            losses.append(mask_loss(outputs[-1], sub_images, scored, kind=loss))
+            scores.append(scored)
+        if smoothness is None:
+            return losses[0]
+        denoised = pixels.up(merge_branches(outputs, scores), size=size)
+        return total_loss(torch.stack(losses), denoised, smoothness=smoothness)
+
+    # -- inference --------------------------------------------------------------------------
+
+    def denoise(
+        self,
+        image: Tensor | NDArray[np.generic],
+        *,
+        passes: int | None = None,
+        seed: int = 0,
+        strength: float = 1.0,
+        nan: str = "error",
+        tile: int = TILE,
+    ) -> Any:
+        """Return the denoised picture, of the kind, shape, dtype, device and range that came in.
+
+        Args:
+            image: tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C); integers of any
+                depth, or floats (on the 0..1 scale unless the denoiser has a `value_range`). Any
+                size with sides of at least the stride. Integers come back rounded and clipped to
+                their dtype, floats unclipped.
+            passes: number of mask draws to average; default: that of the denoiser.
+            seed: the same seed gives the same picture.
+            strength: 1 for the full effect, 0 for the noisy image itself.
+            nan: "error", or "mask" to have NaN and infinite pixels predicted from the others.
+            tile: images with longer sides are denoised in tiles of this side, to bound memory.
+
+        Raises:
+            SizeError: wrong number of channels, or a side shorter than the stride.
+            PixelError: NaN or infinite pixels, or a dtype that holds no picture.
+            SettingError: an argument is out of range.
+        """
+        passes = self.passes if passes is None else passes
+        if passes < 1:
+            raise SettingError(f"passes is {passes}; 1 or more is needed")
+        if not 0 <= strength <= 1:
+            raise SettingError(f"strength is {strength}; a number from 0 to 1 is needed")
+        if nan not in ("error", "mask"):
+            raise SettingError(f"nan is {nan!r}; 'error' or 'mask' is needed")
+        batch, form = to_batch(image, value_range=self.value_range)
+        self._check_channels(batch, tuple(image.shape))
+        bad = None
+        if nan == "mask":
+            bad = ~torch.isfinite(batch).all(1, keepdim=True)
+            batch = torch.where(bad, 0.0, batch)
+        else:
+            check_finite(batch)
+        device = next(self.backbone.parameters(), batch).device
+        training, _ = self.training, self.eval()
+        try:
+            result = self._denoise_batch(
+                batch.to(device), passes=passes, seed=seed, tile=tile,
+                bad=None if bad is None else bad.to(device), strength=strength,
+            )  # fmt: skip
+        finally:
+            self.train(training)
+        return from_batch(result, form)
+
+    @torch.inference_mode()
+    def _denoise_batch(
+        self,
+        image: Tensor,
+        *,
+        passes: int,
+        seed: int,
+        tile: int = TILE,
+        bad: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Tensor:
+        """Return the denoised batch (B, C, H, W) of a float batch on the 0..1 scale."""
+        step = self.stride * self.traits.size_multiple
+
+        def run(piece: Tensor, origin: tuple[int, int]) -> Tensor:
+            (row, col), (h, w) = origin, piece.shape[2:]
+            gone = None if bad is None else bad[:, :, row : row + h, col : col + w]
+            return self._denoise_piece(piece, gone, origin, passes, seed)
+
+        clean = tiled(run, image, tile=tile, halo=HALO * self.stride, step=step)
+        kept = 1 - (1 - self.observation) * strength  # share of the noisy image
+        mixed = torch.lerp(clean, image, kept)
+        return mixed if bad is None else torch.where(bad, clean, mixed)
+
+    def _denoise_piece(
+        self, image: Tensor, bad: Tensor | None, origin: tuple[int, int], passes: int, seed: int
+    ) -> Tensor:
+        """Return the mean of `passes` draws over one tile, refined if so set."""
+        scheme = self.scheme.inference or self.scheme
+        total = torch.zeros_like(image)
+        for draw in range(passes):
+            total += self._run_all(
+                image, bad, scheme, self.stride, Key(seed, Purpose.INFER, draw), origin
+            )
+        denoised = total / passes
+        settings = self.refinement
+        if settings is None:
+            return denoised
+        size = (image.shape[2], image.shape[3])
+        keys = [Key(seed, Purpose.REPLACE, draw) for draw in range(settings.draws)]
+        replace = [
+            replacement(
+                size, len(image), settings.share, key=key, origin=origin, device=image.device
+            )
+            for key in keys
+        ]
+
+        def run(replaced: Tensor, draw: int) -> Tensor:
+            if settings.masked:
+                return self._run_all(replaced, bad, scheme, 1, keys[draw], origin)
+            return self._apply(replaced)
+
+        masks = torch.stack(replace)
+        return refine(image, denoised, run, masks if bad is None else masks & ~bad)
+
+    def _run_all(
+        self,
+        image: Tensor,
+        bad: Tensor | None,
+        scheme: MaskScheme,
+        stride: int,
+        key: Key,
+        origin: tuple[int, int],
+    ) -> Tensor:
+        """Return the merged image of all K branches at one draw (Eq. 6-8)."""
+        pixels = PixelDownsample(stride)
+        size = (image.shape[2], image.shape[3])
+        sub_images = pixels.down(image)
+        same = torch.zeros(len(image), dtype=torch.int64, device=image.device)
+        grid = pixels.grid(len(image), size, sample=same, origin=origin, device=image.device)
+        label = scheme.label(grid, key)
+        unseen = _outside(grid, (origin[0] + size[0], origin[1] + size[1]))
+        if bad is not None:
+            unseen = pixels.down(bad) if unseen is None else unseen | pixels.down(bad)
+        outputs = [
+            self._predict(sub_images, scheme, label, branch, unseen, grid, key)
+            for branch in range(scheme.branches)
+        ]
+        scored = [scheme.scored(label, branch) for branch in range(scheme.branches)]
+        return pixels.up(merge_branches(outputs, scored), size=size)
+
+    # -- the network ------------------------------------------------------------------------
+
+    def _predict(
+        self,
+        sub_images: Tensor,
+        scheme: MaskScheme,
+        label: Tensor,
+        branch: int,
+        unseen: Tensor | None,
+        grid: Grid,
+        key: Key,
+    ) -> Tensor:
+        """Return what one branch makes of the sub-images, hidden pixels and all (Eq. 2, 6)."""
+        hidden = scheme.hidden(label, branch)
+        hidden = hidden if unseen is None else hidden | unseen
+        word = None
+        if scheme.fill == "neighbor":
+            word = scheme.bits(grid, key._replace(purpose=key.purpose + Purpose.NEIGHBOR))
+        return self._apply(fill_hidden(sub_images, hidden, scheme.fill, word=word))
+
+    def _apply(self, filled: Tensor) -> Tensor:
+        """Return the prediction for a filled image of any size: the network's, or z + net(z)."""
+        height, width = filled.shape[2:]
+        multiple = self.traits.size_multiple
+        padded = reflect_pad(filled, -height % multiple, -width % multiple)
+        if self.traits.channels_last:
+            padded = padded.contiguous(memory_format=torch.channels_last)
+        output: Tensor = self.backbone(padded)
+        if output.shape != padded.shape:
+            raise BackboneError(
+                f"the backbone turned {tuple(padded.shape)} into {tuple(output.shape)}; the shape "
+                "must stay as it is"
+            )
+        output = output[:, :, :height, :width]
+        return filled + output if self.residual else output
+
+    def _find_traits(self) -> Traits:
+        """Return what is registered of a named backbone, and what a trial shows of any other."""
+        traits = probe(self.backbone, self.channels)
+        if self.backbone_name is None:
+            return traits
+        info = backbone_info(self.backbone_name)
+        return Traits(info.size_multiple, info.global_skip, traits.channels_last)
+
+    def _choose_residual(self, wish: bool | str) -> bool:
+        if isinstance(wish, bool):
+            return wish
+        if wish != "auto":
+            raise SettingError(f"residual is {wish!r}; True, False or 'auto' is needed")
+        inference = self.scheme.inference or self.scheme
+        blind = self.scheme.blind or inference.blind
+        return self.scheme.fill == "mean" and not blind and not self.traits.global_skip
+
+    def _check_settings(self) -> None:
+        for stride in (*self.train_strides, self.stride):
+            PixelDownsample(stride)
+        if not self.train_strides:
+            raise SettingError("train_stride is empty; a stride, or several, is needed")
+        if self.passes < 1:
+            raise SettingError(f"passes is {self.passes}; 1 or more is needed")
+        if not 0 <= self.observation < 1:
+            raise SettingError(f"observation is {self.observation}; a share in [0, 1) is needed")
+
+    def _check_channels(self, batch: Tensor, came: tuple[int, ...]) -> None:
+        if batch.shape[1] != self.channels:
+            raise SizeError(
+                f"picture {came} has {batch.shape[1]} channels, the denoiser takes "
+                f"{self.channels}; make one with AsymmetricMaskDenoiser(..., "
+                f"channels={batch.shape[1]}) or convert the picture"
+            )
+
+
+def _outside(grid: Grid, end: tuple[int, int]) -> Tensor | None:
+    """Return bool (N, 1, h, w), True for pixels that only padding made; None when there are none.
+
+    They are copies of others, which may be hidden: no branch may see them.
+    """
+    if (grid.rows[1], grid.columns[1]) == end:
+        return None
+    return (grid.row >= end[0]) | (grid.col >= end[1])

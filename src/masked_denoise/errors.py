@@ -1,0 +1,69 @@
+"""Every error the library raises on purpose: what came, what is needed, what to type.
+
+Each class also derives from the built-in exception that a caller would catch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MaskedDenoiseError(Exception):
+    """Base class of all errors raised by this library."""
+
+
+class SizeError(MaskedDenoiseError, ValueError):
+    """An image, batch or tensor has a shape that cannot be used."""
+
+
+class PixelError(MaskedDenoiseError, ValueError):
+    """Pixels hold values that cannot be used: NaN, infinite, or of an unsupported type."""
+
+
+class SettingError(MaskedDenoiseError, ValueError):
+    """An argument is out of its range, or two arguments contradict each other."""
+
+
+class UnknownNameError(MaskedDenoiseError, ValueError):
+    """A name (backbone, scheme, preset, format) is not known; the nearest one is suggested."""
+
+
+class BackboneError(MaskedDenoiseError, ValueError):
+    """A network does not do what a backbone must: keep the shape of what it is given."""
+
+
+class DataError(MaskedDenoiseError, ValueError):
+    """There is nothing to train on or to denoise, or batches have an unusable form."""
+
+
+class ImageReadError(MaskedDenoiseError, OSError):
+    """A file is missing, unreadable, truncated or of an unsupported kind."""
+
+
+class ImageWriteError(MaskedDenoiseError, OSError):
+    """A result could not be written; no partial file is left behind."""
+
+
+class TrainingError(MaskedDenoiseError, RuntimeError):
+    """Training cannot go on, for example because the loss is no longer finite."""
+
+
+class CheckpointError(MaskedDenoiseError, ValueError):
+    """A checkpoint or model folder is damaged or does not belong to this model."""
+
+
+class MissingExtraError(MaskedDenoiseError, ImportError):
+    """An optional package is needed; the message says which extra installs it."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Return the error for a name that is not known, with the nearest known names.
+
+    >>> print(unknown_name("backbone", "unett", ["unet", "dncnn"]))
+    unknown backbone 'unett'; did you mean 'unet'? Known: dncnn, unet
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else "."
+    return UnknownNameError(f"unknown {kind} '{name}'{hint} Known: {', '.join(names)}")

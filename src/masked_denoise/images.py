@@ -1,0 +1,215 @@
+"""Image files: which there are, what they hold, and where results go without harming anything."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from masked_denoise.codecs import ImageFile, decode, encode
+from masked_denoise.errors import (
+    DataError,
+    ImageReadError,
+    ImageWriteError,
+    MaskedDenoiseError,
+    SettingError,
+    unknown_name,
+)
+
+__all__ = ["SUFFIXES", "ImageFile", "find_images", "output_path", "output_paths"]
+__all__ += ["read_image", "write_image"]
+
+SUFFIXES = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".npy": "npy",
+}
+
+
+def read_image(path: str | Path) -> ImageFile:
+    """Return the pixels of a PNG, JPEG, TIFF or NPY file with what its copy should keep.
+
+    Pixels keep the stored type and scale: uint8 and uint16 (PNG, JPEG, TIFF), floats (TIFF, NPY).
+    They are turned the right way up where the file carries an orientation; palettes become
+    colours and 1-bit pictures 8-bit grey. ICC profile, EXIF and resolution are kept, comments and
+    XMP are not.
+
+    Raises `ImageReadError`, naming the file, where it is missing, damaged, cut off, absurdly large
+    (see `PIL.Image.MAX_IMAGE_PIXELS`) or of a kind that is not supported.
+    """
+    path = Path(path)
+    try:
+        return decode(path)
+    except MaskedDenoiseError as error:
+        raise ImageReadError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        reason = error.strerror or f"damaged or cut off ({error})"
+        raise ImageReadError(f"cannot read {path}: {reason}") from error
+    except Exception as error:  # decoders raise anything on damaged files
+        if type(error).__name__ == "DecompressionBombError":
+            hint = "cut it into parts, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
+            raise ImageReadError(f"cannot read {path}: too large ({error}); {hint}") from error
+        reason = str(error) or type(error).__name__
+        raise ImageReadError(f"cannot read {path}: damaged or cut off ({reason})") from error
+
+
+def write_image(path: str | Path, image: ImageFile, *, quality: int = 95) -> None:
+    """Write `image` in the format that the suffix of `path` names, whole or not at all.
+
+    The depth is that of `image.pixels`; alpha, ICC profile, resolution and EXIF (PNG, JPEG) go
+    along; NPY holds pixels only. `quality` is JPEG's, 1 to 100, colour at full resolution. Missing
+    folders are made. The file appears under its name when it is complete and on the disk; until
+    then, and whenever that fails, an older file of that name stays as it was.
+
+    Raises `SettingError` where the format cannot hold the image (a float TIFF as PNG, 16 bits or
+    alpha as JPEG) and `ImageWriteError`, with the reason, where the file cannot be written.
+    """
+    path = Path(path)
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise SettingError(f"cannot tell the format of {path.name}; end it in {_known_suffixes()}")
+    try:
+        data = encode(image, kind, quality)
+    except MaskedDenoiseError:
+        raise
+    except Exception as error:
+        raise ImageWriteError(f"cannot write {path}: {error or type(error).__name__}") from error
+    try:
+        _replace(path, data)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ImageWriteError(f"cannot write {path}: {reason}; choose another folder") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put `data` at `path` in one step; a failure leaves neither a part nor a temporary file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def find_images(
+    inputs: str | Path | Iterable[str | Path], *, recursive: bool = True
+) -> list[tuple[Path, Path]]:
+    """Return (file, root) for every image in the given files and folders, each file once.
+
+    `root` is the folder that was given, or the folder of a file that was given: `output_path`
+    keeps what lies between the two. Files of a folder are sorted; names that begin with a dot and
+    suffixes other than those of `SUFFIXES` (in any case) are passed over.
+
+    Raises `ImageReadError` for a path that does not exist or a folder that cannot be listed, and
+    `DataError` where there is no image at all.
+    """
+    paths = [Path(given) for given in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    found: dict[Path, tuple[Path, Path]] = {}
+    for given in paths:
+        if given.is_dir():
+            files = sorted(_walk(given, recursive), key=lambda file: (str(file).lower(), file))
+        elif given.exists():
+            files = [given]
+        else:
+            raise ImageReadError(f"there is no file or folder {given}")
+        for file in files:
+            found.setdefault(file.resolve(), (file, given if given.is_dir() else given.parent))
+    if not found:
+        where = ", ".join(str(given) for given in paths) or "an empty list of inputs"
+        raise DataError(f"no images in {where}: looked for files that end in {_known_suffixes()}")
+    return list(found.values())
+
+
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    def unlisted(error: OSError) -> None:
+        raise ImageReadError(f"cannot list {error.filename}: {error.strerror}") from error
+
+    for place, folders, files in os.walk(folder, onerror=unlisted):
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(place, name)
+
+
+def output_path(
+    source: str | Path,
+    root: str | Path,
+    folder: str | Path,
+    *,
+    suffix: str = "",
+    format: str | None = None,
+) -> Path:
+    """Return where the result of `source` goes: its place under `root`, moved to under `folder`.
+
+    `suffix` is added to the name. The format stays, except that JPEG becomes PNG; `format` ("png",
+    "jpeg", "tiff" or "npy") decides otherwise. Touches no file.
+
+    Raises `UnknownNameError` for an unknown format and `SettingError` where `source` is not under
+    `root`, or has an unknown suffix and no `format` is given.
+
+    >>> output_path("in/cats/tom.JPG", "in", "out", suffix="_clean").as_posix()
+    'out/cats/tom_clean.png'
+    >>> output_path("in/cats/tom.JPG", "in", "out", format="jpeg").as_posix()
+    'out/cats/tom.JPG'
+    """
+    source = Path(source)
+    stored = SUFFIXES.get(source.suffix.lower())
+    if format is None:
+        wanted = "png" if stored == "jpeg" else stored
+        if wanted is None:
+            hint = "give a format, for example --format png"
+            raise SettingError(f"the suffix of {source.name} names no image format; {hint}")
+    else:
+        wanted = SUFFIXES.get(f".{format.lower().lstrip('.')}")
+        if wanted is None:
+            raise unknown_name("format", format, SUFFIXES.values())
+    if Path(suffix).name != suffix:
+        raise SettingError(f"suffix is {suffix!r}; it must be part of a file name, without / or \\")
+    try:
+        place = source.relative_to(root).parent
+    except ValueError as error:
+        raise SettingError(f"{source} is not under {root}; give the folder it is in") from error
+    first = next(ending for ending, kind in SUFFIXES.items() if kind == wanted)
+    ending = source.suffix if wanted == stored else first
+    return Path(folder) / place / f"{source.stem}{suffix}{ending}"
+
+
+def output_paths(
+    found: Sequence[tuple[Path, Path]],
+    folder: str | Path,
+    *,
+    suffix: str = "",
+    format: str | None = None,
+) -> list[Path]:
+    """Return the `output_path` of every (file, root) that `find_images` found, all different.
+
+    Raises `SettingError` where two results would go to one file, or a result onto an input.
+    """
+    sources = {file.resolve(): file for file, _ in found}
+    taken: dict[Path, Path] = {}
+    targets = []
+    for file, root in found:
+        target = output_path(file, root, folder, suffix=suffix, format=format)
+        place = target.resolve()
+        if place in sources:
+            hint = "give another output folder with -o, or a suffix, for example --suffix _clean"
+            raise SettingError(f"the result of {file} would replace {sources[place]}; {hint}")
+        if place in taken:
+            hint = "rename one or denoise them into different folders"
+            raise SettingError(f"{taken[place]} and {file} would both become {target}; {hint}")
+        taken[place] = file
+        targets.append(target)
+    return targets
+
+
+def _known_suffixes() -> str:
+    return ", ".join(SUFFIXES)

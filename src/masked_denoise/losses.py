@@ -1,0 +1,85 @@
+"""Losses that need no clean image: mask loss, smoothness loss, and their sum."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .errors import SettingError, SizeError
+
+LossKind = Literal["l1", "l2"]
+
+
+def mask_loss(output: Tensor, target: Tensor, scored: Tensor, *, kind: LossKind = "l1") -> Tensor:
+    """Return the mean distance of output and noisy target over the scored pixels (Eq. 3, 4).
+
+    The mean runs over scored pixels and channels; it is 0, with zero gradient, when no pixel is
+    scored. Summed in float32 whatever the dtype of the input. Values at pixels that are not
+    scored never enter, not even a NaN.
+
+    Args:
+        output: (N, C, h, w) float, what the network made of the masked sub-images.
+        target: (N, C, h, w), the sub-images as they came, with their noise.
+        scored: bool (N, 1, h, w).
+        kind: "l1" for absolute, "l2" for squared differences.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        SizeError: the shapes do not fit together.
+        SettingError: `kind` is neither "l1" nor "l2".
+
+    >>> noisy = torch.tensor([[[[1.0, 2.0]]]])
+    >>> mask_loss(torch.zeros(1, 1, 1, 2), noisy, torch.tensor([[[[True, False]]]]))
+    tensor(1.)
+    """
+    if output.shape != target.shape or scored.shape != (output.shape[0], 1, *output.shape[2:]):
+        raise SizeError(
+            f"output {tuple(output.shape)}, target {tuple(target.shape)} and scored "
+            f"{tuple(scored.shape)}: (N, C, h, w) twice and (N, 1, h, w) are needed"
+        )
+    if kind not in ("l1", "l2"):
+        raise SettingError(f"kind is {kind!r}; 'l1' or 'l2' is needed")
+    error = torch.where(scored, output - target, 0.0).float()
+    total = error.abs().sum() if kind == "l1" else error.square().sum()
+    return total / (scored.sum() * output.shape[1]).clamp_min(1)
+
+
+def smoothness_loss(image: Tensor, *, epsilon: float = 1e-6) -> Tensor:
+    """Return the mean length of the colour gradient over pixels and channels (Eq. 9).
+
+    sqrt(dy² + dx² + epsilon²) - epsilon, with forward differences that are zero beyond the last
+    row and column; epsilon keeps the gradient finite where the image is flat, and a flat image
+    has a loss of exactly zero.
+
+    Args:
+        image: (B, C, H, W) float in any range; computed in float32.
+        epsilon: in units of the pixel values.
+
+    Returns:
+        A float32 scalar.
+
+    >>> smoothness_loss(torch.ones(1, 3, 4, 4))
+    tensor(0.)
+    """
+    if image.ndim != 4:
+        raise SizeError(f"image has shape {tuple(image.shape)}; (B, C, H, W) is needed")
+    image = image.float()
+    dy = torch.diff(image, dim=2, append=image[:, :, -1:])
+    dx = torch.diff(image, dim=3, append=image[..., -1:])
+    length = (dy.square() + dx.square() + epsilon**2).sqrt() - epsilon
+    return length.mean() if image.numel() else length.sum()
+
+
+def total_loss(mask_losses: Tensor, denoised: Tensor, *, smoothness: float = 0.01) -> Tensor:
+    """Return the summed mask losses of all branches plus lambda times smoothness (Eq. 10).
+
+    Args:
+        mask_losses: (K,) or scalar, one `mask_loss` a branch.
+        denoised: (B, C, H, W), the merged image of all branches.
+        smoothness: lambda; the paper's text uses 0.01.
+    """
+    return mask_losses.sum() + smoothness * smoothness_loss(denoised)

@@ -1,0 +1,549 @@
+"""The noise of images, measured from the noisy images alone: level, correlation, advised strides.
+
+Patches of 32 x 32 pixels are freed of their own slope; what is left in flat ones is noise. Two
+biases are kept small. Choosing the calmest patches would choose quiet noise, so a patch is judged
+by one half and measured in the other. Removing the slope removes coarse noise with it, so its
+share is put back, taken from the next finer terms (the quadratic ones), which content seldom fills.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import DataError, ImageWriteError, MissingExtraError, PixelError, SettingError
+from .values import ValueRange, to_batch
+
+Floats = NDArray[np.float32]
+Image = Tensor | NDArray[Any]
+
+CORRELATION_LIMIT = 0.2
+"""Noise counts as independent below this: one neighbour then tells 4 % of a pixel's noise power."""
+
+NEGLIGIBLE_SIGMA = 0.5 / 255
+"""Half a step of 8 bits: below it there is nearly nothing to remove."""
+
+LARGEST_STRIDE = 5
+PATCH = 32
+LAGS = 16
+
+_FLAT_SHARE = 0.2  # of the patches of one brightness, the calmest that are measured
+_JUDGED_BY = (1, 0, 3, 2)  # halves are top, bottom, left, right; each is judged by its opposite
+
+
+@dataclass(frozen=True)
+class ChannelNoise:
+    """The noise of one channel; levels are on the scale where white is 1.
+
+    Attributes:
+        name: ``R G B Y Cb Cr`` for colour, ``grey`` for one channel, else ``1``, ``2``, ... and
+            ``mean``.
+        sigma: Root mean square of the noise over the brightnesses that the images have.
+        intensity: Where the noise was measured; luma for Y, Cb and Cr, the channel's own value
+            otherwise.
+        intensity_sigma: The standard deviation of the noise at each of these intensities.
+        slope: ``a`` of the Poisson-Gaussian fit, variance = a · intensity + b, with a, b >= 0.
+        offset: ``b`` of the fit.
+        correlation: Of pixels 1, 2, ... 16 apart, mean of horizontal and vertical.
+    """
+
+    name: str
+    sigma: float
+    intensity: tuple[float, ...]
+    intensity_sigma: tuple[float, ...]
+    slope: float
+    offset: float
+    correlation: tuple[float, ...]
+
+    def fitted_sigma(self, intensity: NDArray[Any] | float) -> NDArray[np.float64]:
+        """Return ``sqrt(a · intensity + b)`` for intensities of any shape."""
+        return np.sqrt(self.slope * np.asarray(intensity, np.float64) + self.offset)
+
+
+@dataclass(frozen=True)
+class NoiseReport:
+    """What `measure_noise` found; ``print(report)`` shows it as text.
+
+    Attributes:
+        channels: One entry per channel, then the mixtures (luma and chroma for colour).
+        train_stride: Advised stride of pixel downsampling in training, 1 to 5.
+        stride: Advised stride at inference.
+        advice: Why, in a sentence or two.
+        images: How many images were measured.
+        patches: How many half patches were found flat and measured.
+        value_range: (black, white) of float images on their own scale; (0, 1) for integers.
+    """
+
+    channels: tuple[ChannelNoise, ...]
+    train_stride: int
+    stride: int
+    advice: str
+    images: int
+    patches: int
+    value_range: ValueRange
+
+    def __getitem__(self, name: str) -> ChannelNoise:
+        """Return the channel of that name; KeyError names the channels there are."""
+        for channel in self.channels:
+            if channel.name == name:
+                return channel
+        raise KeyError(f"no channel {name!r}; there are {[c.name for c in self.channels]}")
+
+    @property
+    def luma(self) -> ChannelNoise:
+        """The channel that the advice rests on: Y, the only one, or the mean of all."""
+        return self[_main_channel([channel.name for channel in self.channels])]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain numbers, lists and strings, ready for JSON."""
+        plain = asdict(self)
+        for channel in plain["channels"]:
+            for key, value in channel.items():
+                channel[key] = list(value) if isinstance(value, tuple) else value
+        return {**plain, "channels": list(plain["channels"]), "value_range": [*self.value_range]}
+
+    def summary(self) -> str:
+        """Return a table of the noise level and correlation of each channel, and the advice."""
+        shown = (1, 2, 3, 4, 5, 8, 16)
+        lines = [
+            f"{self.images} image{'s' * (self.images != 1)}, {self.patches} flat half patches",
+            "",
+            "          noise (sigma)        fit: variance =       correlation at distance",
+            "channel   0..1    of 255   a * intensity + b   " + "".join(f"{d:>6}" for d in shown),
+        ]
+        for c in self.channels:
+            fit = f"{c.slope:9.2e}  {c.offset:9.2e}"
+            lags = "".join(f"{c.correlation[d - 1]:6.2f}" for d in shown)
+            lines.append(f"{c.name:7} {c.sigma:7.4f} {255 * c.sigma:8.2f}   {fit}   {lags}")
+        return "\n".join([*lines, "", self.advice])
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+def measure_noise(
+    images: Iterable[Image] | Image,
+    *,
+    max_pixels: int = 1 << 24,
+    value_range: ValueRange | None = None,
+    correlation_limit: float = CORRELATION_LIMIT,
+    seed: int = 0,
+) -> NoiseReport:
+    """Return the level, the correlation and the advised strides of the noise of noisy images.
+
+    No clean images are needed; at least a few flat patches of 32 x 32 pixels are. The advised
+    training stride is the smallest of 1 to 5 at which the noise of luma is correlated less than
+    ``correlation_limit``; the stride at inference is half of it, at least 1. What is measured is
+    the noise of flat areas: where JPEG smooths those, the noise of textured areas is stronger.
+
+    Args:
+        images: One image or any iterable of them (read once, one at a time): arrays (H, W) or
+            (H, W, C), tensors (C, H, W) or (B, C, H, W). Integers are divided by the largest
+            value of their type. Images with a side under 32 pixels are passed over.
+        max_pixels: About how many pixels to look at in all images together.
+        value_range: (black, white) of float images. By default (0, 1), or their lowest and
+            highest value if they lie far outside of that.
+        correlation_limit: Noise correlated less than this counts as independent.
+        seed: Of the choice of patches where not all are looked at.
+
+    Raises:
+        DataError: No image is large enough, or images differ in the number of channels.
+        SizeError, PixelError: An image has an unusable shape, type or value (NaN, infinite).
+        SettingError: ``max_pixels`` or ``correlation_limit`` is out of range.
+
+    >>> import numpy as np
+    >>> random = np.random.default_rng(0)
+    >>> noisy = 0.5 + 0.1 * random.standard_normal((256, 256))
+    >>> report = measure_noise(noisy)
+    >>> round(report.luma.sigma, 2), report.train_stride
+    (0.1, 1)
+    """
+    if max_pixels < PATCH * PATCH or not 0 < correlation_limit < 1:
+        raise SettingError(
+            f"max_pixels is {max_pixels} and correlation_limit {correlation_limit}; needed are at "
+            f"least {PATCH * PATCH} pixels and a limit between 0 and 1"
+        )
+    pictures: Iterable[Image] = [images] if isinstance(images, np.ndarray | Tensor) else images
+    share = max_pixels // (PATCH * PATCH * max(1, operator.length_hint(pictures, 64)))
+    random = np.random.default_rng(seed)
+    measured = [
+        _measure_image(planes, min(max(share, 64), 8192), random)
+        for planes in _planes(pictures, value_range)
+    ]
+    counts = sorted({one.channels for one in measured})
+    if len(counts) != 1:
+        raise DataError(
+            f"images have {' and '.join(map(str, counts))} channels; measure them separately"
+            if counts
+            else f"no image with both sides of at least {PATCH} pixels; give larger ones"
+        )
+    low, high = 0.0, 1.0
+    darkest, brightest = min(one.low for one in measured), max(one.high for one in measured)
+    if value_range is None and (darkest < -0.5 or brightest > 1.5) and brightest > darkest:
+        low, high = darkest, brightest
+    names = _channel_names(counts[0])
+    channels = tuple(_join(name, k, measured, low, high - low) for k, name in enumerate(names))
+    train_stride, stride, advice = _advise(channels, correlation_limit)
+    patches = sum(int(one.flat.sum()) for one in measured)
+    span = (low, high) if value_range is None else (float(value_range[0]), float(value_range[1]))
+    return NoiseReport(channels, train_stride, stride, advice, len(measured), patches, span)
+
+
+def plot_noise(report: NoiseReport, path: str | os.PathLike[str]) -> Path:
+    """Write a picture of the report and return its path; the ending chooses PNG, SVG or PDF.
+
+    Left: sigma against intensity, points and fit. Right: correlation against distance, with the
+    advised strides.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+        ImageWriteError: The file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(
+            'plots need matplotlib: pip install "masked-denoise[plot]"'
+        ) from error
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    level, correlation = figure.subplots(1, 2)
+    _draw_level(level, report)
+    _draw_correlation(correlation, report)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise ImageWriteError(
+            f"the plot cannot be written to {os.fspath(path)}: {error}; choose a folder that "
+            "exists and a name ending in .png, .svg or .pdf"
+        ) from error
+    return Path(path)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What one image gives: N patches, K channels and mixtures, 4 halves, lags 0 to 16.
+
+    ``product[n, k, h, d]`` is the mean product of pixels d apart, ``coarse[n, k]`` the noise
+    power per removed term, ``flat[n, h]`` whether the half counts.
+    """
+
+    channels: int
+    low: float
+    high: float
+    mean: Floats
+    product: Floats
+    coarse: Floats
+    flat: NDArray[np.bool_]
+
+
+def _planes(images: Iterable[Image], value_range: ValueRange | None) -> Iterator[Floats]:
+    """Yield each image as an array (C, H, W) on its scale; too small ones are passed over."""
+    for number, image in enumerate(images):
+        batch = to_batch(image, value_range=value_range)[0].cpu().numpy()
+        if not np.isfinite(batch).all():
+            raise PixelError(
+                f"image {number} has NaN or infinite pixels; replace or crop them before measuring"
+            )
+        if min(batch.shape[-2:]) >= PATCH:
+            yield from batch
+
+
+def _measure_image(planes: Floats, count: int, random: np.random.Generator) -> _Measured:
+    """Return the statistics of at most ``count`` patches, overlapping by half, of one image."""
+    windows = np.lib.stride_tricks.sliding_window_view(planes, (PATCH, PATCH), axis=(1, 2))
+    windows = windows[:, :: PATCH // 2, :: PATCH // 2]
+    places = windows.shape[1] * windows.shape[2]
+    chosen = np.sort(random.permutation(places)[:count])
+    low, high = float(planes.min()), float(planes.max())
+    parts, usable = [], []
+    for start in range(0, len(chosen), 256):
+        rows, cols = np.unravel_index(chosen[start : start + 256], windows.shape[1:3])
+        patches = np.ascontiguousarray(windows[:, rows, cols].swapaxes(0, 1))
+        usable.append(_usable(patches, low, high))
+        parts.append(_statistics(patches))
+    mean, product, coarse = (np.concatenate(part) for part in zip(*parts, strict=True))
+    keep = np.concatenate(usable)
+    if keep.sum() < max(4, 0.05 * len(keep)):
+        keep = np.ones_like(keep)
+    mean, product, coarse = mean[keep], product[keep], coarse[keep]
+    channels = len(planes)
+    main = _main_index(channels)
+    brightness = (mean[:, main] - low) / max(high - low, 1e-12)
+    flat = _flat_halves(brightness, product[:, :channels, :, 0].mean(axis=1))
+    return _Measured(channels, low, high, mean, product, coarse, flat)
+
+
+def _usable(patches: Floats, low: float, high: float) -> NDArray[np.bool_]:
+    """Return which patches (N, C, 32, 32) vary and are not clipped to the image's black or white."""
+    clipped = ((patches <= low) | (patches >= high)).mean(axis=(2, 3)).max(axis=1) > 0.01
+    constant = (patches == patches[..., :1, :1]).all(axis=(1, 2, 3))
+    return np.asarray(~clipped & ~constant)
+
+
+def _statistics(patches: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return mean (N, K), product (N, K, 4, lags) and coarse power (N, K) of patches."""
+    mixed = np.einsum("kc,ncyx->nkyx", _mixtures(patches.shape[1]), patches)
+    basis = _polynomials()
+    pixels = mixed.reshape(*mixed.shape[:2], -1)
+    mean = pixels.mean(axis=2)
+    pixels = pixels - mean[..., None]
+    terms = pixels @ basis.T
+    rest = (pixels - terms[..., :3] @ basis[:3]).reshape(mixed.shape)
+    coarse = np.square(terms[..., 3:]).mean(axis=2) / (PATCH * PATCH)
+    product = np.empty((*mean.shape, 4, LAGS + 1), np.float32)
+    half = PATCH // 2
+    for d in range(LAGS + 1):
+        end = PATCH - d
+        rows = np.einsum("nkyx,nkyx->nky", rest[..., :end], rest[..., d:]) / end
+        cols = np.einsum("nkyx,nkyx->nkx", rest[..., :end, :], rest[..., d:, :]) / end
+        for h, line in enumerate((rows[..., :half], rows[..., half:])):
+            product[:, :, h, d] = line.mean(axis=2)
+        for h, line in enumerate((cols[..., :half], cols[..., half:])):
+            product[:, :, 2 + h, d] = line.mean(axis=2)
+    return mean, product, coarse
+
+
+def _flat_halves(brightness: Floats, power: Floats) -> NDArray[np.bool_]:
+    """Return which halves (N, 4) lie beside a calm one; ``power`` (N, 4) is noise plus content.
+
+    Among patches of like brightness the calmest fifth counts. Where even those are far above
+    what the calmest other brightness allows, all is texture: camera noise does not change faster
+    than brightness, in either direction, apart from a factor of 1.5.
+    """
+    group = np.minimum((brightness * 8).astype(int), 7)
+    level, centre = np.full(8, np.inf), np.full(8, np.nan)
+    for g in np.unique(group):
+        level[g] = np.quantile(power[group == g], 0.1)
+        centre[g] = brightness[group == g].mean() + 0.02
+    ratio = np.maximum(centre[:, None] / centre, centre / centre[:, None])
+    allowed = 1.5 * np.nanmin(np.where(np.isnan(ratio), np.nan, level * ratio), axis=1)
+    flat = np.zeros(power.shape, bool)
+    for g in np.unique(group):
+        members = np.flatnonzero(group == g)
+        for half, judge in enumerate(_JUDGED_BY):
+            seen = power[members, judge]
+            limit = min(np.quantile(seen, _FLAT_SHARE), allowed[g])
+            flat[members, half] = seen <= limit
+    return flat
+
+
+def _join(name: str, k: int, measured: list[_Measured], low: float, scale: float) -> ChannelNoise:
+    """Return what all images together say about channel ``k``."""
+    main = _main_index(measured[0].channels)
+    own = k if k < measured[0].channels else main
+    intensity, variance, weights = [], [], []
+    products = np.zeros(LAGS + 1)
+    for one in measured:
+        patch, half = np.nonzero(one.flat)
+        product = one.product[patch, k, half].astype(np.float64)
+        calm = product[:, 0] <= 2.5 * np.median(product[:, 0])  # an edge in the measured half
+        product, patch = product[calm], patch[calm]
+        total = product.mean(axis=0)
+        # The median of a mean of 3 squares of normal numbers is 0.789 of its expectation.
+        restored = total + np.median(one.coarse[patch, k]) / 0.789 * _removed_share()
+        intensity.append(one.mean[patch, own])
+        variance.append(product[:, 0] * (restored[0] / total[0] if total[0] > 0 else 1.0))
+        if restored[0] > 0:
+            products += len(patch) * restored / restored[0]
+        weights.append(one.mean[:, own])
+    seen = (np.concatenate(intensity) - low) / scale
+    points, point_variance, counts = _bin(seen, np.concatenate(variance) / scale**2)
+    slope, offset = _fit(points, point_variance, counts)
+    everywhere = np.interp((np.concatenate(weights) - low) / scale, points, point_variance)
+    correlation = products[1:] / products[0] if products[0] > 0 else np.zeros(LAGS)
+    return ChannelNoise(
+        name=name,
+        sigma=float(np.sqrt(everywhere.mean())),
+        intensity=tuple(points.tolist()),
+        intensity_sigma=tuple(np.sqrt(point_variance).tolist()),
+        slope=slope,
+        offset=offset,
+        correlation=tuple(np.clip(correlation, -1, 1).tolist()),
+    )
+
+
+def _bin(
+    intensity: NDArray[np.float64], variance: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean intensity, mean variance and number of measurements, for up to 16 intensities."""
+    low, high = np.quantile(intensity, (0.005, 0.995))
+    group = ((intensity - low) / max(high - low, 1e-12) * 16).clip(0, 15).astype(int)
+    counts = np.bincount(group, minlength=16)
+    enough = np.flatnonzero(counts >= min(12, counts.max()))
+    inside = [group == g for g in enough]
+    points = np.array([intensity[g].mean() for g in inside])
+    return points, np.array([variance[g].mean() for g in inside]), counts[enough].astype(float)
+
+
+def _fit(
+    intensity: NDArray[np.float64], variance: NDArray[np.float64], counts: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Return the robust fit (a, b) of variance = a · intensity + b with a, b >= 0.
+
+    Least squares of relative errors, reweighted; a point above the fit (texture) loses its weight
+    sooner than one below.
+    """
+    floor = max(1e-4 * float(variance.max()), 1e-30)
+    trust = np.ones_like(variance)
+    slope, offset = 0.0, float(np.median(variance))
+    for _ in range(20):
+        expected = np.maximum(slope * intensity + offset, floor)
+        weight = np.sqrt(counts * trust) / expected
+        x0, x1, y = weight * intensity, weight, weight * variance
+        candidates = [(float(x0 @ y / max(x0 @ x0, 1e-30)), 0.0), (0.0, float(x1 @ y / (x1 @ x1)))]
+        free = np.linalg.lstsq(np.stack([x0, x1], 1), y, rcond=None)[0]
+        candidates = [(max(a, 0.0), max(b, 0.0)) for a, b in candidates]
+        if free.min() >= 0:
+            candidates = [(float(free[0]), float(free[1]))]
+        slope, offset = min(
+            candidates, key=lambda c: float(np.sum((c[0] * x0 + c[1] * x1 - y) ** 2))
+        )
+        error = variance / np.maximum(slope * intensity + offset, floor) - 1
+        trust = 1 / (1 + np.square(error / np.where(error > 0, 0.2, 0.4)))
+    return slope, offset
+
+
+def _advise(channels: tuple[ChannelNoise, ...], limit: float) -> tuple[int, int, str]:
+    """Return training stride, inference stride and the reason."""
+    named = {channel.name: channel for channel in channels}
+    luma = named[_main_channel(list(named))]
+    what = "luma noise" if luma.name == "Y" else "noise"
+    level = f"sigma is {luma.sigma:.4f} ({255 * luma.sigma:.2f} of 255)"
+    if max(channel.sigma for channel in channels) < NEGLIGIBLE_SIGMA:
+        return 1, 1, f"There is nearly nothing to remove: {level}, less than half a step of 8 bits."
+    correlation = luma.correlation[:LARGEST_STRIDE]
+    under = [d for d, value in enumerate(correlation, start=1) if value < limit]
+    train = under[0] if under else LARGEST_STRIDE
+    there, inference = correlation[train - 1], max(1, train // 2)
+    if not under:
+        reason = (
+            f"Train at stride {train}, the largest that is advised, although {what} is still "
+            f"correlated there ({there:.2f}, above {limit:.2f}): coarse noise will be left."
+        )
+    elif train == 1:
+        reason = (
+            f"Train at stride 1: neighbouring pixels have nearly independent {what} "
+            f"(correlation {there:.2f}, below {limit:.2f})."
+        )
+    else:
+        reason = (
+            f"Train at stride {train}, the smallest at which {what} is correlated less than "
+            f"{limit:.2f} ({there:.2f} there, {correlation[0]:.2f} between neighbours)."
+        )
+    reason += f" Denoise at stride {inference}" + (
+        ", which keeps more detail." if train > 1 else "."
+    )
+    chroma = [c for n, c in named.items() if n in ("Cb", "Cr") and c.sigma >= NEGLIGIBLE_SIGMA]
+    blotch = max((c.correlation[train - 1] for c in chroma), default=0.0)
+    if blotch > max(2 * limit, there):
+        reason += f" Colour noise is coarser ({blotch:.2f} there): some blotches may stay."
+    return train, inference, reason
+
+
+def _polynomials() -> Floats:
+    """Return x, y, then xy and the two squares, orthonormal on a patch: (5, 1024)."""
+    x = np.linspace(-1, 1, PATCH)
+    one, square = np.ones(PATCH), x * x - np.mean(x * x)
+    pairs = ((one, x), (x, one), (x, x), (one, square), (square, one))
+    terms = np.stack([np.outer(a, b).ravel() for a, b in pairs])
+    return (terms / np.linalg.norm(terms, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _removed_share() -> NDArray[np.float64]:
+    """Return what mean and slope take from the product at each lag, in units of ``coarse``."""
+    d = np.arange(LAGS + 1) / PATCH
+    return 2 + (1 - d) ** 2 - 3 * d**2
+
+
+def _mixtures(channels: int) -> Floats:
+    """Return the matrix (K, C) from channels to channels and mixtures."""
+    if channels == 1:
+        return np.ones((1, 1), np.float32)
+    if channels == 3:  # ITU-R BT.601, as in JPEG
+        rows = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+    else:
+        rows = [[1 / channels] * channels]
+    return np.concatenate([np.eye(channels), rows]).astype(np.float32)
+
+
+def _channel_names(channels: int) -> list[str]:
+    """Return the names that go with the rows of `_mixtures`."""
+    if channels == 1:
+        return ["grey"]
+    if channels == 3:
+        return ["R", "G", "B", "Y", "Cb", "Cr"]
+    return [*(str(c + 1) for c in range(channels)), "mean"]
+
+
+def _main_index(channels: int) -> int:
+    """Return which row of `_mixtures` stands for brightness."""
+    return 0 if channels == 1 else channels
+
+
+def _main_channel(names: list[str]) -> str:
+    """Return the name of the channel that stands for brightness."""
+    return next(name for name in ("Y", "mean", "grey") if name in names)
+
+
+_COLOUR = {"R": "#d62728", "G": "#2ca02c", "B": "#1f77b4", "Cb": "#6a5acd", "Cr": "#e07b39"}
+_DARK = "#222222"
+
+
+def _draw_level(axes: Any, report: NoiseReport) -> None:
+    """Draw sigma against intensity: points and fit."""
+    for channel in report.channels:
+        if channel.name in ("Cb", "Cr"):
+            continue
+        colour = _COLOUR.get(channel.name, _DARK)
+        x = np.linspace(min(channel.intensity), max(channel.intensity), 100)
+        axes.plot(channel.intensity, channel.intensity_sigma, "o", ms=4, color=colour, alpha=0.8)
+        axes.plot(x, channel.fitted_sigma(x), color=colour, lw=1.5, label=channel.name)
+    axes.set(xlabel="intensity (white = 1)", ylabel="noise sigma (white = 1)", title="Noise level")
+    axes.set_ylim(bottom=0, top=1.15 * max(max(c.intensity_sigma) for c in report.channels) or 1)
+    axes.secondary_yaxis("right", functions=(lambda s: 255 * s, lambda s: s / 255)).set_ylabel(
+        "of 255"
+    )
+    axes.plot([], [], "o", ms=4, color="grey", label="measured")
+    axes.plot([], [], color="grey", label=r"fit $\sqrt{a\,I+b}$")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, ncols=2)
+
+
+def _draw_correlation(axes: Any, report: NoiseReport) -> None:
+    """Draw correlation against distance, with the advised strides marked."""
+    luma = report.luma.name
+    for channel in report.channels:
+        main = channel.name == luma
+        axes.plot(
+            range(LAGS + 1),
+            (1.0, *channel.correlation),
+            marker="o" if main else None,
+            ms=4,
+            lw=2 if main else 1.2,
+            alpha=1 if main or channel.name in ("Cb", "Cr") else 0.6,
+            ls="--" if channel.name in ("Cb", "Cr") else "-",
+            color=_COLOUR.get(channel.name, _DARK if main else "#888888"),
+            label=channel.name,
+        )
+    axes.axhline(0, color="grey", lw=0.8)
+    for stride, text, height in (
+        (report.train_stride, f"train at stride {report.train_stride}", 0.97),
+        (report.stride, f"denoise at stride {report.stride}", 0.89),
+    ):
+        axes.axvline(stride, color="#b8860b", lw=1.2, ls=":")
+        axes.annotate(
+            text, (stride, height), xytext=(5, 0), textcoords="offset points", color="#8a6508",
+            va="center", backgroundcolor="#ffffffcc",
+        )  # fmt: skip
+    axes.set(xlim=(0, LAGS), xlabel="distance in pixels", ylabel="correlation of the noise")
+    axes.set(title="Spatial correlation", ylim=(min(-0.1, axes.get_ylim()[0]), 1.03))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, ncols=2)

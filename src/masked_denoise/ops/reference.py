@@ -1,0 +1,103 @@
+"""The masking operators in plain torch: these functions are the definition."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import SettingError
+from ..scheme import Fill
+
+
+def fill_hidden(image: Tensor, hidden: Tensor, fill: Fill, *, word: Tensor | None = None) -> Tensor:
+    """Return the image with its hidden pixels filled in; visible pixels stay as they are (Eq. 2).
+
+    Filled by selection, never by multiplication, so that a NaN under a hidden pixel is gone.
+
+    Args:
+        image: (N, C, h, w) float.
+        hidden: bool (N, 1, h, w), True = the network must not see this pixel.
+        fill: "zero", a number, "mean" of the visible pixels in the 3 x 3 around the pixel, else
+            5 x 5, else 7 x 7, else of the whole sub-image; or "neighbor", the value of one other
+            pixel of the 5 x 5, picked by `word`.
+        word: int64 (N, 1, h, w) random bits, for "neighbor" only.
+
+    Raises:
+        SettingError: the fill is not known.
+    """
+    if fill == "mean":
+        return _fill_mean(image, hidden)
+    if fill == "neighbor":
+        if word is None:
+            raise SettingError("fill 'neighbor' needs random bits; pass word=scheme.bits(...)")
+        return torch.where(hidden, _random_neighbor(image, word), image)
+    if fill == "zero" or (isinstance(fill, (int, float)) and not isinstance(fill, bool)):
+        return torch.where(hidden, 0.0 if fill == "zero" else float(fill), image)
+    raise SettingError(f"fill is {fill!r}; 'mean', 'zero', 'neighbor' or a number is needed")
+
+
+def _fill_mean(image: Tensor, hidden: Tensor) -> Tensor:
+    """Fill with the mean of visible neighbours, the window growing where there are none."""
+    visible = torch.where(hidden, 0.0, image)
+    weight = (~hidden).to(image.dtype)
+    filled, lonely = _window_mean(visible, weight, 1)
+    lonely = lonely & hidden
+    for radius in (2, 3):
+        if not bool(lonely.any()):
+            break
+        wider, none = _window_mean(visible, weight, radius)
+        filled = torch.where(lonely, wider, filled)
+        lonely = lonely & none
+    if bool(lonely.any()):
+        count = weight.sum((2, 3), keepdim=True).clamp_min(1)
+        filled = torch.where(lonely, visible.sum((2, 3), keepdim=True) / count, filled)
+    return torch.where(hidden, filled, image)
+
+
+def _window_mean(visible: Tensor, weight: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """Return the mean of visible pixels in a (2·radius+1)² window, and where there are none."""
+    count = _window_sum(weight, radius)
+    return _window_sum(visible, radius) / count.clamp_min(1), count == 0
+
+
+def _window_sum(x: Tensor, radius: int) -> Tensor:
+    """Return the sum over a (2·radius+1)² window, zeros outside, in one pass for each direction."""
+    for dim in (2, 3):
+        size = x.shape[dim]
+        total = x.clone()
+        for shift in range(1, min(radius, size - 1) + 1):
+            total.narrow(dim, 0, size - shift).add_(x.narrow(dim, shift, size - shift))
+            total.narrow(dim, shift, size - shift).add_(x.narrow(dim, 0, size - shift))
+        x = total
+    return x
+
+
+def _random_neighbor(image: Tensor, word: Tensor) -> Tensor:
+    """Return for every pixel the value of one of the 24 others of its 5 x 5, edges reflected."""
+    pick = (word * 24) >> 32
+    pick = pick + (pick >= 12)  # 12 is the pixel itself
+    height, width = image.shape[2:]
+    row = torch.arange(height, device=image.device).view(1, 1, -1, 1) + pick // 5 - 2
+    col = torch.arange(width, device=image.device).view(1, 1, 1, -1) + pick % 5 - 2
+    row, col = _reflect(row, height), _reflect(col, width)
+    index = (row * width + col).flatten(2).expand(-1, image.shape[1], -1)
+    return image.flatten(2).gather(2, index).view_as(image)
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """Return indices reflected into 0 .. size-1."""
+    index = index.abs()
+    return torch.where(index >= size, 2 * (size - 1) - index, index).clamp(0, size - 1)
+
+
+def merge_branches(outputs: list[Tensor], scored: list[Tensor]) -> Tensor:
+    """Return the image whose every pixel comes from the branch that scores it (Eq. 7).
+
+    Args:
+        outputs: K tensors (N, C, h, w), one a branch.
+        scored: K tensors bool (N, 1, h, w) that partition the pixels.
+    """
+    merged = outputs[0]
+    for output, mask in zip(outputs[1:], scored[1:], strict=True):
+        merged = torch.where(mask, output, merged)
+    return merged

@@ -1,0 +1,182 @@
+"""Where a pixel is shuffled: pixel downsampling, its inverse, and the coordinates in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .errors import SettingError, SizeError
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Coordinates of every pixel of a batch of sub-images; masks are a function of them.
+
+    All tensors are int64 and broadcast to (N, 1, h, w), where N = B·S·S sub-images of h x w
+    pixels come from B images at stride S.
+
+    Attributes:
+        sample: (N, 1, 1, 1) index of the image a sub-image comes from, unique in a training run.
+        row: (N, 1, h, 1) row of the pixel in the whole image.
+        col: (N, 1, 1, w) column of the pixel in the whole image.
+        sub_row: (1, 1, h, 1) row in the sub-image.
+        sub_col: (1, 1, 1, w) column in the sub-image.
+        stride: S.
+        rows: (first, end) of the rows of the whole image that the sub-images cover.
+        columns: (first, end) of its columns.
+    """
+
+    sample: Tensor
+    row: Tensor
+    col: Tensor
+    sub_row: Tensor
+    sub_col: Tensor
+    stride: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, 1, h, w), the shape of a mask on this grid."""
+        return (self.row.shape[0], 1, self.row.shape[2], self.col.shape[3])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the coordinates, and so the masks made from them, live."""
+        return self.row.device
+
+
+class PixelDownsample:
+    """Pixel downsampling P_s and its inverse (paper Sec. 3.2, Eq. 8), for images of any size.
+
+    Takes every S-th pixel in both directions, starting at each of the S·S offsets. Neighbours in
+    a sub-image are S pixels apart, so that noise correlated over fewer pixels looks independent.
+    Sub-image b·S² + r·S + s holds the pixels of image b at rows r, r+S, ... and columns s, s+S, ...
+
+    Args:
+        stride: S >= 1; 1 leaves the image as it is.
+
+    >>> pd = PixelDownsample(2)
+    >>> image = torch.arange(12.0).view(1, 1, 3, 4)
+    >>> pd.down(image).shape
+    torch.Size([4, 1, 2, 2])
+    >>> torch.equal(pd.up(pd.down(image), size=(3, 4)), image)
+    True
+    """
+
+    def __init__(self, stride: int) -> None:
+        if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
+            raise SettingError(
+                f"stride is {stride!r}; it must be a whole number of pixels, 1 or more"
+            )
+        self.stride = stride
+
+    def __repr__(self) -> str:
+        return f"PixelDownsample({self.stride})"
+
+    def down(self, image: Tensor) -> Tensor:
+        """Return the sub-images (B·S·S, C, ceil(H/S), ceil(W/S)) of an image batch.
+
+        Args:
+            image: (B, C, H, W), any dtype. Where a side is not a multiple of S it is continued by
+                reflection at the bottom and right.
+
+        Raises:
+            SizeError: the input is not four-dimensional, or a side is shorter than S.
+        """
+        s = self.stride
+        if image.ndim != 4:
+            raise SizeError(f"image has shape {tuple(image.shape)}; (B, C, H, W) is needed")
+        if min(image.shape[2:]) < s:
+            h, w = image.shape[2:]
+            raise SizeError(f"image is {h} x {w}; sides of at least the stride, {s}, are needed")
+        if s == 1:
+            return image
+        image = reflect_pad(image, -image.shape[2] % s, -image.shape[3] % s)
+        return rearrange(image, "b c (h r) (w s) -> (b r s) c h w", r=s, s=s)
+
+    def up(self, sub_images: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
+        """Return the images (B, C, H, W) that `down` took apart; the exact inverse.
+
+        Args:
+            sub_images: (B·S·S, C, h, w), any dtype.
+            size: (H, W) of the original; what `down` added is cropped. Default: h·S, w·S.
+
+        Raises:
+            SizeError: the number of sub-images is not a multiple of S·S, or `size` does not fit.
+        """
+        s = self.stride
+        n, _, h, w = sub_images.shape
+        if n % (s * s):
+            raise SizeError(f"{n} sub-images came; a multiple of stride² = {s * s} is needed")
+        height, width = size or (h * s, w * s)
+        if (-(-height // s), -(-width // s)) != (h, w):
+            raise SizeError(
+                f"size {height} x {width} does not belong to sub-images of {h} x {w} at stride {s}"
+            )
+        if s == 1:
+            return sub_images
+        image = rearrange(sub_images, "(b r s) c h w -> b c (h r) (w s)", r=s, s=s)
+        return image[:, :, :height, :width]
+
+    def grid(
+        self,
+        batch: int,
+        size: tuple[int, int],
+        *,
+        sample: Tensor | int = 0,
+        origin: tuple[int, int] = (0, 0),
+        device: torch.device | str | None = None,
+    ) -> Grid:
+        """Return the coordinates of the sub-images that `down` makes of `batch` images of `size`.
+
+        Args:
+            batch: B.
+            size: (H, W) in pixels.
+            sample: index of the first image, or an int64 tensor (B,) with the index of each.
+            origin: row and column of the first pixel in a larger image; multiples of S.
+            device: where the coordinates live.
+
+        Raises:
+            SettingError: the origin is not a multiple of the stride.
+        """
+        s = self.stride
+        if origin[0] % s or origin[1] % s:
+            raise SettingError(f"origin {origin} must be a multiple of the stride, {s}")
+        if isinstance(sample, int):
+            sample = torch.arange(sample, sample + batch, device=device)
+        offset = torch.arange(s * s, device=device).repeat(batch)
+        sub_row = torch.arange(-(-size[0] // s), device=device).view(1, 1, -1, 1)
+        sub_col = torch.arange(-(-size[1] // s), device=device).view(1, 1, 1, -1)
+        sub_row, sub_col = sub_row + origin[0] // s, sub_col + origin[1] // s
+        return Grid(
+            sample=sample.to(device).repeat_interleave(s * s).view(-1, 1, 1, 1),
+            row=sub_row * s + (offset // s).view(-1, 1, 1, 1),
+            col=sub_col * s + (offset % s).view(-1, 1, 1, 1),
+            sub_row=sub_row,
+            sub_col=sub_col,
+            stride=s,
+            rows=(origin[0], origin[0] + s * sub_row.shape[2]),
+            columns=(origin[1], origin[1] + s * sub_col.shape[3]),
+        )
+
+
+def reflect_pad(image: Tensor, bottom: int, right: int) -> Tensor:
+    """Return (B, C, H+bottom, W+right): the image continued by reflection, repeated if need be.
+
+    Works for any dtype and for pads longer than the image (the reflection goes back and forth).
+    """
+    for dim, pad in ((2, bottom), (3, right)):
+        if pad:
+            image = image.index_select(dim, _reflected(image.shape[dim], pad, image.device))
+    return image
+
+
+def _reflected(length: int, pad: int, device: torch.device) -> Tensor:
+    """Return the int64 indices (length + pad,) that walk 0 .. length-1 and back, without end."""
+    period = max(2 * (length - 1), 1)
+    phase = torch.arange(length + pad, device=device) % period
+    return torch.where(phase < length, phase, period - phase)

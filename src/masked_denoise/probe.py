@@ -1,0 +1,111 @@
+"""Finds out what a network needs by running it: size multiple, memory layout, global skip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .errors import BackboneError
+
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What was found out about a network.
+
+    Attributes:
+        size_multiple: height and width must be multiples of this.
+        global_skip: True when its output is its input plus a correction.
+        channels_last: True when it accepts that memory layout.
+    """
+
+    size_multiple: int
+    global_skip: bool
+    channels_last: bool
+
+
+def probe(network: nn.Module, channels: int) -> Traits:
+    """Return the traits of a network, found with a few small random images in evaluation mode.
+
+    The network's weights, buffers, mode and the global random state stay as they were.
+
+    Args:
+        network: (B, C, H, W) float in and out.
+        channels: C.
+
+    Raises:
+        BackboneError: no size up to multiples of 128 comes out with the shape it went in.
+
+    >>> probe(nn.Conv2d(3, 3, 3, padding=1), 3).size_multiple
+    1
+    """
+    training = {name: module.training for name, module in network.named_modules()}
+    network.eval()
+    try:
+        multiple, image, output = _smallest_multiple(network, channels)
+        return Traits(multiple, _has_skip(image, output), _takes_channels_last(network, image))
+    finally:
+        for name, module in network.named_modules():
+            module.training = training[name]
+
+
+@torch.no_grad()
+def _run(network: nn.Module, image: Tensor) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        output = network(image)
+    if not isinstance(output, Tensor):
+        raise BackboneError(
+            f"the backbone returned a {type(output).__name__}; a tensor of the shape of its input "
+            "is needed (wrap the network in a small nn.Module that picks it)"
+        )
+    return output
+
+
+def _smallest_multiple(network: nn.Module, channels: int) -> tuple[int, Tensor, Tensor]:
+    """Return the smallest size multiple that works, and the input and output that show it."""
+    parameter = next(network.parameters(), torch.zeros(()))
+    trouble: Exception | str = ""
+    for multiple in _MULTIPLES:
+        height, width = _odd_sides(multiple)
+        generator = torch.Generator().manual_seed(0)
+        image = torch.rand(1, channels, height, width, generator=generator)
+        image = image.to(parameter.device, parameter.dtype)
+        try:
+            output = _run(network, image)
+        except BackboneError:
+            raise
+        except Exception as error:  # a network may fail in any way on a size it cannot take
+            trouble = error
+            continue
+        if output.shape == image.shape:
+            return multiple, image, output
+        trouble = f"{tuple(image.shape)} went in, {tuple(output.shape)} came out"
+    raise BackboneError(
+        f"the backbone does not keep the shape of (B, {channels}, H, W) for sides of any multiple "
+        f"up to {_MULTIPLES[-1]}; the last trial: {trouble}. Its input and output need "
+        f"{channels} channels each; pass channels=... if the images have another number"
+    ) from (trouble if isinstance(trouble, Exception) else None)
+
+
+def _odd_sides(multiple: int) -> tuple[int, int]:
+    """Return two different sides of about 32 pixels or more that are odd times the multiple."""
+    times = max(33 // multiple, 1) | 1
+    return multiple * times, multiple * (times + 2)
+
+
+def _has_skip(image: Tensor, output: Tensor) -> bool:
+    """Return whether the output follows the input pixel by pixel with a slope of about one."""
+    x, y = (image - image.mean()).float(), (output - output.mean()).float()
+    slope = (x * y).sum() / x.square().sum().clamp_min(1e-12)
+    return bool(0.5 < slope < 1.5)
+
+
+def _takes_channels_last(network: nn.Module, image: Tensor) -> bool:
+    try:
+        _run(network, image.to(memory_format=torch.channels_last))
+    except RuntimeError:  # a .view() on a layout that it does not expect
+        return False
+    return True

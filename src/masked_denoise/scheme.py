@@ -1,0 +1,319 @@
+"""Where a mask is made: which branch scores each pixel, and what each branch hides.
+
+A mask is a pure function of (seed, purpose, draw, sample, row, column), computed with an integer
+hash: the same bits on every device, and no random number generator is read or moved.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import SettingError, unknown_name
+from .pixels import Grid
+
+WORD = 0xFFFFFFFF
+NOBODY = 255
+Fill = Literal["mean", "zero", "neighbor"] | float
+
+
+class Key(NamedTuple):
+    """What a draw depends on beside the pixel: the seed, what it is for, and its number."""
+
+    seed: int = 0
+    purpose: int = 0
+    draw: int = 0
+
+
+class Purpose:
+    """Numbers that keep the random streams apart."""
+
+    TRAIN, BRANCH, STRIDE, INFER, REPLACE, VALIDATE, CROP = range(7)
+    NEIGHBOR = 16  # added to the purpose of the mask that a fill belongs to
+
+
+def mix(word: Tensor | int) -> Tensor | int:
+    """Return 32 well-mixed bits of a 32-bit word (int or int64 tensor): a bijective hash.
+
+    Two rounds of xor-shift and multiply; both multipliers are below 2**31, so that no product
+    leaves the signed 64-bit range on any device.
+    """
+    word = word ^ (word >> 16)
+    word = (word * 0x21F0AAAD) & WORD
+    word = word ^ (word >> 15)
+    word = (word * 0x735A2D97) & WORD
+    return word ^ (word >> 15)
+
+
+def hash_key(key: Key) -> int:
+    """Return 32 bits from a key; 64 bits of the seed and of the draw are taken in."""
+    state = 0x9E3779B9
+    for number in key:
+        state = mix(state ^ (number & WORD))
+        state = mix((state + 0x3C6EF35F) & WORD ^ (number >> 32 & WORD))
+    return int(state)
+
+
+def hash_pixels(key: Key, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """Return one 32-bit word (int64) for each (sample, row, col), of their broadcast shape.
+
+    Coordinates are mixed one after another, so that no linear index can overflow.
+    """
+    word = mix((sample & WORD) ^ hash_key(key))
+    word = mix(((word + row) & WORD) ^ 0x68E31DA4)
+    word = mix(((word + col) & WORD) ^ 0x35294E57)
+    assert isinstance(word, Tensor)
+    return word
+
+
+class MaskScheme:
+    """Which branch scores each pixel, and which pixels each branch cannot see (Eq. 2, 3, 5, 7).
+
+    A scheme has K branches. In branch i the network sees the image with the `hidden` pixels filled
+    in, and its output counts at the `scored` pixels only. At inference all K branches run and
+    every pixel is taken from the branch that scores it, so the scored sets must partition the
+    image. In training, a scored pixel must be hidden unless the backbone is blind by itself.
+    Masks are shared by the channels of a pixel and independent between sub-images.
+
+    Subclass it and write `label`; `self.bits` is all the randomness needed:
+
+    >>> class Stripes(MaskScheme):
+    ...     branches = 3
+    ...     def label(self, grid, key):
+    ...         return ((grid.sub_col + grid.sub_row * 0 + key.draw) % 3).to(torch.uint8)
+    >>> from masked_denoise import PixelDownsample
+    >>> grid = PixelDownsample(1).grid(1, (2, 6))
+    >>> label = Stripes().label(grid, Key(draw=1))
+    >>> label[0, 0, 0].tolist()
+    [1, 2, 0, 1, 2, 0]
+    >>> Stripes().hidden(label, 0)[0, 0, 0].int().tolist()
+    [0, 0, 1, 0, 0, 1]
+
+    Attributes:
+        branches: K >= 1.
+        fill: what a hidden pixel shows: the "mean" of its visible neighbours, "zero", a number,
+            or "neighbor" (one random pixel of the 5 x 5 around it, as in Noise2Void).
+        inference: the scheme used by `denoise`; None means this one.
+        blind: True when the backbone itself cannot see the pixel that it predicts, so that
+            scored pixels need not be hidden.
+    """
+
+    branches: int = 2
+    fill: Fill = "mean"
+    inference: MaskScheme | None = None
+    blind: bool = False
+    name: ClassVar[str] = ""
+
+    def label(self, grid: Grid, key: Key) -> Tensor:
+        """Return uint8 (N, 1, h, w): the branch that scores each pixel; 255 means none does."""
+        raise NotImplementedError("a MaskScheme needs a label(grid, key) method")
+
+    def hidden(self, label: Tensor, branch: int) -> Tensor:
+        """Return bool (N, 1, h, w): the pixels that branch `branch` must not see."""
+        return label == branch
+
+    def scored(self, label: Tensor, branch: int) -> Tensor:
+        """Return bool (N, 1, h, w): the pixels whose output of branch `branch` is kept."""
+        return label == branch
+
+    def bits(self, grid: Grid, key: Key) -> Tensor:
+        """Return 32 random bits a pixel: int64 (N, 1, h, w) in [0, 2**32)."""
+        return hash_pixels(key, grid.sample, grid.row, grid.col)
+
+    def coin(self, grid: Grid, key: Key) -> Tensor:
+        """Return one random bit a pixel: uint8 (N, 1, h, w), 32 pixels drawn from each word."""
+        first, end = grid.columns
+        block = torch.arange(first >> 5, (end + 31) >> 5, device=grid.device).view(1, 1, 1, -1)
+        words = hash_pixels(key, grid.sample, grid.row, block).to(torch.int32)
+        place = ((grid.col >> 5) - (first >> 5)).expand(words.shape[0], 1, words.shape[2], -1)
+        shift = (grid.col & 31).to(torch.int32)
+        return (words.gather(3, place) >> shift).bitwise_and_(1).to(torch.uint8)
+
+    def branch_of_step(self, key: Key) -> int:
+        """Return the branch that training step `key.draw` runs, drawn from the hash of the step."""
+        return hash_key(key._replace(purpose=Purpose.BRANCH)) % self.branches
+
+    def settings(self) -> dict[str, object]:
+        """Return the JSON-able arguments that make this scheme again."""
+        return dict(vars(self))
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{k}={v!r}" for k, v in self.settings().items() if v is not None)
+        return f"{type(self).__name__}({told})"
+
+
+class RandomPartition(MaskScheme):
+    """Every pixel falls into one of K groups at random, each equally likely: AMSNet's scheme.
+
+    Args:
+        branches: K. Branch i hides and scores group i, so that 1/K of the pixels are hidden.
+        hide: "own" for that; "others" shows branch i one group only and hides all the rest,
+            (K-1)/K of the pixels, of which it scores its own group.
+        fill: see `MaskScheme`.
+
+    The mask ratios of the paper's Fig. 10: 50, 25, 12.5, 6.25 % are K = 2, 4, 8, 16; 75 % is
+    K = 4 with hide="others".
+    """
+
+    name = "random"
+
+    def __init__(
+        self,
+        branches: int = 2,
+        *,
+        hide: Literal["own", "others"] = "own",
+        fill: Fill = "mean",
+        inference: MaskScheme | None = None,
+    ) -> None:
+        if not 1 <= branches <= 255:
+            raise SettingError(f"branches is {branches}; a number from 1 to 255 is needed")
+        if hide not in ("own", "others") or (hide == "others" and branches < 2):
+            raise SettingError(
+                f"hide={hide!r} with {branches} branches; use 'own', or 'others' with 2+"
+            )
+        self.branches, self.hide, self.fill, self.inference = branches, hide, fill, inference
+
+    def label(self, grid: Grid, key: Key) -> Tensor:
+        """Return the group of each pixel: uint8 (N, 1, h, w) in [0, K)."""
+        if self.branches == 2:
+            return self.coin(grid, key)
+        return ((self.bits(grid, key) * self.branches) >> 32).to(torch.uint8)
+
+    def hidden(self, label: Tensor, branch: int) -> Tensor:
+        """Return the pixels of the branch's own group, or of all groups but the next one."""
+        if self.hide == "others":
+            return label != (branch + 1) % self.branches
+        return label == branch
+
+
+class Checkerboard(MaskScheme):
+    """Two branches on the black and the white squares of a board laid over each sub-image.
+
+    Which colour comes first is drawn for each image and draw, so that passes differ.
+    """
+
+    name = "checkerboard"
+
+    def __init__(self, *, fill: Fill = "mean", inference: MaskScheme | None = None) -> None:
+        self.fill, self.inference = fill, inference
+
+    def label(self, grid: Grid, key: Key) -> Tensor:
+        """Return the colour of each pixel's square: uint8 (N, 1, h, w), 0 or 1."""
+        first = hash_pixels(
+            key, grid.sample, grid.row[:, :, :1] % grid.stride, grid.col[..., :1] % grid.stride
+        )
+        return ((grid.sub_row + grid.sub_col + first) & 1).to(torch.uint8)
+
+
+class Lattice(MaskScheme):
+    """One pixel in every `period` x `period` square a branch (Noise2Self, Batson and Royer 2019).
+
+    Args:
+        period: P >= 2; there are K = P·P branches.
+        radius: how far around a scored pixel its branch is kept from seeing, in pixels: with
+            radius R every pixel at |dy| + |dx| <= R is hidden, a diamond. 0 hides the scored
+            pixel only. At least one pixel must stay visible, so 2·R < P.
+        fill: see `MaskScheme`.
+    """
+
+    name = "lattice"
+
+    def __init__(
+        self,
+        period: int = 4,
+        *,
+        radius: int = 0,
+        fill: Fill = "mean",
+        inference: MaskScheme | None = None,
+    ) -> None:
+        if not 2 <= period <= 15:
+            raise SettingError(f"period is {period}; a number from 2 to 15 is needed")
+        if not 0 <= 2 * radius < period:
+            raise SettingError(
+                f"radius is {radius}; with period {period} it must be under {period / 2:g}"
+            )
+        self.period, self.radius, self.fill, self.inference = period, radius, fill, inference
+
+    @property
+    def branches(self) -> int:  # type: ignore[override]
+        """K = period²."""
+        return self.period**2
+
+    def label(self, grid: Grid, key: Key) -> Tensor:
+        """Return the place of each pixel in its square: uint8 (N, 1, h, w) in [0, K)."""
+        p = self.period
+        return ((grid.sub_row % p) * p + grid.sub_col % p).to(torch.uint8).expand(grid.shape)
+
+    def hidden(self, label: Tensor, branch: int) -> Tensor:
+        """Return the pixels within `radius` of one that the branch scores."""
+        p = self.period
+        dy = (label // p).int() - branch // p
+        dx = (label % p).int() - branch % p
+        dy, dx = dy.abs(), dx.abs()
+        return torch.minimum(dy, p - dy) + torch.minimum(dx, p - dx) <= self.radius
+
+
+class Noise2Void(MaskScheme):
+    """A few pixels show a random neighbour and are scored (Krull, Buchholz and Jug 2019).
+
+    Inference is one pass over the plain image: the trained network is taken to have learned not
+    to trust a pixel's own value.
+
+    Args:
+        share: the share of pixels hidden and scored in a training step, in (0, 0.5].
+    """
+
+    name = "noise2void"
+    branches = 1
+
+    def __init__(self, share: float = 0.02, *, fill: Fill = "neighbor") -> None:
+        if not 0 < share <= 0.5:
+            raise SettingError(f"share is {share}; a share of pixels in (0, 0.5] is needed")
+        self.share, self.fill = share, fill
+        self.inference = NothingHidden()
+
+    def label(self, grid: Grid, key: Key) -> Tensor:
+        """Return 0 at the chosen pixels and 255 elsewhere: uint8 (N, 1, h, w)."""
+        chosen = self.bits(grid, key) < int(self.share * 2**32)
+        return torch.where(chosen, 0, NOBODY).to(torch.uint8)
+
+    def settings(self) -> dict[str, object]:
+        """Return the JSON-able arguments; the inference scheme is implied."""
+        return {"share": self.share, "fill": self.fill}
+
+
+class NothingHidden(MaskScheme):
+    """One branch that sees and scores every pixel: for networks that are blind by themselves."""
+
+    name = "nothing"
+    branches = 1
+    blind = True
+
+    def label(self, grid: Grid, key: Key) -> Tensor:
+        """Return zeros: uint8 (N, 1, h, w)."""
+        return torch.zeros(grid.shape, dtype=torch.uint8, device=grid.device)
+
+    def hidden(self, label: Tensor, branch: int) -> Tensor:
+        """Return False everywhere."""
+        return torch.zeros_like(label, dtype=torch.bool)
+
+
+SCHEMES: dict[str, type[MaskScheme]] = {
+    kind.name: kind for kind in (RandomPartition, Checkerboard, Lattice, Noise2Void, NothingHidden)
+}
+
+
+def create_scheme(name: str, **settings: object) -> MaskScheme:
+    """Return the built-in scheme called `name` with the given settings.
+
+    >>> create_scheme("random", branches=4)
+    RandomPartition(branches=4, hide='own', fill='mean')
+
+    Raises:
+        UnknownNameError: no scheme has that name; the nearest one is suggested.
+    """
+    if name not in SCHEMES:
+        raise unknown_name("scheme", name, SCHEMES)
+    return SCHEMES[name](**settings)

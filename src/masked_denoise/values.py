@@ -1,0 +1,134 @@
+"""Pictures in and out: arrays and tensors of any kind to float batches, and back again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import PixelError, SettingError, SizeError
+
+Picture = TypeVar("Picture", Tensor, NDArray[np.generic])
+ValueRange = tuple[float, float]
+
+_INTEGER_TOP = {
+    "uint8": 255,
+    "uint16": 65535,
+    "int16": 32767,
+    "uint32": 2**32 - 1,
+    "int32": 2**31 - 1,
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a picture came: what is needed to give the result back in the same form."""
+
+    is_array: bool
+    layout: str  # "hw", "hwc", "chw" or "bchw"
+    dtype: str
+    device: torch.device
+    low: float
+    scale: float
+
+
+def to_batch(
+    picture: Tensor | NDArray[np.generic], *, value_range: ValueRange | None = None
+) -> tuple[Tensor, Form]:
+    """Return a float32 batch (B, C, H, W) on the 0..1 scale, and the form to undo it with.
+
+    Args:
+        picture: tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C). Integers are
+            divided by the largest value of their dtype (bool is refused); floats stay as they
+            are, or `value_range` is mapped to 0..1.
+        value_range: (low, high) of float values.
+
+    Raises:
+        SizeError: the number of dimensions is not one of these, or a side is empty.
+        PixelError: the dtype cannot hold a picture.
+        SettingError: high is not above low.
+    """
+    is_array = not isinstance(picture, Tensor)
+    if is_array:
+        array = np.asarray(picture)
+        name = array.dtype.name
+        if array.ndim not in (2, 3):
+            raise SizeError(f"array has shape {array.shape}; (H, W) or (H, W, C) is needed")
+        if name not in _INTEGER_TOP and array.dtype.kind != "f":
+            raise PixelError(f"array is of {array.dtype}; an integer or float picture is needed")
+        wide = array.astype(np.float64 if name in ("uint32", "int32", "float64") else np.float32)
+        batch = torch.from_numpy(np.ascontiguousarray(wide))
+        batch = batch[None, None] if array.ndim == 2 else batch.permute(2, 0, 1)[None]
+        layout, device = ("hw", "hwc")[array.ndim - 2], torch.device("cpu")
+    else:
+        assert isinstance(picture, Tensor)
+        name = str(picture.dtype).removeprefix("torch.")
+        if picture.ndim not in (3, 4):
+            raise SizeError(
+                f"tensor has shape {tuple(picture.shape)}; (C, H, W) or (B, C, H, W) is needed"
+            )
+        if name not in _INTEGER_TOP and not picture.is_floating_point():
+            raise PixelError(f"tensor is of {picture.dtype}; an integer or float picture is needed")
+        batch = picture.detach()
+        batch = batch.double() if name in ("uint32", "int32", "float64") else batch.float()
+        batch = batch[None] if picture.ndim == 3 else batch
+        layout, device = ("chw", "bchw")[picture.ndim - 3], picture.device
+    if 0 in batch.shape[1:]:
+        raise SizeError(f"picture has shape {tuple(picture.shape)}; no side may be empty")
+    low, scale = _scale_of(name, value_range)
+    if (low, scale) != (0.0, 1.0):
+        batch = (batch - low) / scale
+    return batch.float(), Form(is_array, layout, name, device, low, scale)
+
+
+def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
+    """Return a batch (B, C, H, W) in the form that its picture came in.
+
+    Integers are rounded and clipped to their dtype; floats are not clipped.
+    """
+    batch = batch.detach()
+    if form.dtype in ("uint32", "int32", "float64"):
+        batch = batch.double()
+    if (form.low, form.scale) != (0.0, 1.0):
+        batch = batch * form.scale + form.low
+    if form.dtype in _INTEGER_TOP:
+        batch = batch.round().clamp(_bottom(form.dtype), _INTEGER_TOP[form.dtype])
+    if form.is_array:
+        array = batch[0].cpu().numpy()
+        array = array[0] if form.layout == "hw" else np.moveaxis(array, 0, 2)
+        return np.ascontiguousarray(array).astype(form.dtype)
+    batch = batch.to(form.device).to(getattr(torch, form.dtype))
+    return batch[0] if form.layout == "chw" else batch
+
+
+def check_finite(batch: Tensor, what: str = "image") -> None:
+    """Raise PixelError, with the place of the first one, where a pixel is NaN or infinite."""
+    finite = torch.isfinite(batch)
+    if bool(finite.all()):
+        return
+    bad = (~finite).nonzero()
+    _, channel, row, col = bad[0].tolist()
+    raise PixelError(
+        f"{what} has {len(bad)} values that are NaN or infinite, the first at channel {channel}, "
+        f'row {row}, column {col}; replace them, or pass nan="mask" to have them predicted'
+    )
+
+
+def _scale_of(dtype: str, value_range: ValueRange | None) -> tuple[float, float]:
+    """Return (low, scale): stored = low + scale · value."""
+    if dtype in _INTEGER_TOP:
+        return 0.0, float(_INTEGER_TOP[dtype])
+    if value_range is None:
+        return 0.0, 1.0
+    low, high = value_range
+    if not high > low:
+        raise SettingError(f"value_range is {value_range}; (low, high) with high > low is needed")
+    return float(low), float(high) - float(low)
+
+
+def _bottom(dtype: str) -> float:
+    return float(np.iinfo(dtype).min)
