@@ -37,6 +37,8 @@ _SIGNATURES = {
 }
 _PNG_COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 _ORIENTATION = 0x0112
+_USE_PNG = "write .png (--format png)"
+_USE_TIFF = "write .tif (--format tiff)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,15 +107,15 @@ def encode(image: ImageFile, kind: str, quality: int = 95) -> bytes:
     dtype, colours = pixels.dtype.name, pixels.shape[2] if pixels.ndim == 3 else 1
     if kind in ("png", "jpeg"):
         if colours not in (1, 3):
-            raise SettingError(f"{kind} holds 1 or 3 colours, not {colours}; write .tif or .npy")
+            raise SettingError(f"{kind} holds 1 or 3 colours, not {colours}; {_USE_TIFF}")
         if dtype not in ("uint8", "uint16"):
-            raise SettingError(f"{kind} cannot hold {dtype} pixels; write .tif or .npy")
+            raise SettingError(f"{kind} cannot hold {dtype} pixels; {_USE_TIFF}")
     if kind == "jpeg" and dtype == "uint16":
-        raise SettingError("jpeg holds 8 bits and the image has 16; write .png or .tif")
+        raise SettingError(f"jpeg holds 8 bits and the image has 16; {_USE_PNG}")
     if kind in ("jpeg", "npy") and image.alpha is not None:
-        raise SettingError(f"{kind} has no alpha channel and the image has one; write .png or .tif")
+        raise SettingError(f"{kind} has no alpha channel and the image has one; {_USE_PNG}")
     if kind == "png" and image.alpha is not None and image.native.get("alpha_kind") == 1:
-        raise SettingError("the colours are multiplied by alpha, which png cannot say; write .tif")
+        raise SettingError(f"png cannot hold colours multiplied by alpha; {_USE_TIFF}")
     if kind == "jpeg":
         return _encode_jpeg(image, pixels, quality)
     if kind == "npy":
@@ -162,6 +164,8 @@ def _upright_exif(exif: bytes | None) -> bytes | None:
 
 
 def _image_file(pixels: Array, alpha: Array | None, orientation: int, **meta: Any) -> ImageFile:
+    """Return the picture the right way up; what is not an orientation counts as none."""
+    orientation = orientation if orientation in range(1, 9) else 1
     if orientation >= 5 and meta["dpi"]:
         meta["dpi"] = meta["dpi"][::-1]
     if alpha is not None:
@@ -212,7 +216,7 @@ def _encode_jpeg(image: ImageFile, pixels: Array, quality: int) -> bytes:
     if not 1 <= quality <= 100:
         raise SettingError(f"quality is {quality}; JPEG takes 1 to 100, 95 keeps nearly everything")
     if max(pixels.shape[:2]) > JPEG_LONGEST_SIDE:
-        raise SettingError(f"jpeg sides end at {JPEG_LONGEST_SIDE} pixels; write .png or .tif")
+        raise SettingError(f"jpeg sides end at {JPEG_LONGEST_SIDE} pixels; {_USE_PNG}")
     dpi = image.dpi and tuple(min(round(value), 65535) for value in image.dpi)
     given = {"icc_profile": image.icc_profile, "exif": image.exif, "dpi": dpi}
     buffer = io.BytesIO()
@@ -232,25 +236,25 @@ def _decode_png(path: Path) -> ImageFile:
             raise ImageReadError("an animated PNG; save each frame as a file of its own")
         picture.load()
         deep = chunks[b"IHDR"][8] == 16
-        samples = _deep_samples(data, chunks.get(b"tRNS")) if deep else _pillow_samples(picture)
+        samples = _deep_samples(chunks) if deep else _pillow_samples(picture)
         colour = [(name, chunks[name]) for name in _PNG_COLOUR if name in chunks]
         native = {"chunks": colour} if colour else {}
         return _with_pillow(picture, samples, format="png", path=path, native=native)
 
 
-def _deep_samples(data: bytes, clear: bytes | None) -> Samples:
-    """Return pixels and alpha of a 16-bit PNG; `clear` is its transparent colour, if it has one."""
-    array = png.read_samples16(data)
+def _deep_samples(chunks: Mapping[bytes, bytes]) -> Samples:
+    """Return pixels and alpha of a 16-bit PNG, the alpha made of its transparent colour if any."""
+    array = png.read_samples16(chunks)
     colours = 1 if array.shape[2] < 3 else 3
     pixels = array[..., 0] if colours == 1 else array[..., :3]
-    if clear:
-        shown = (array[..., :colours] != np.frombuffer(clear, ">u2")).any(-1)
+    if b"tRNS" in chunks:
+        shown = (array[..., :colours] != np.frombuffer(chunks[b"tRNS"], ">u2")).any(-1)
         return pixels, shown.astype(np.uint16) * np.uint16(65535)
     return pixels, array[..., -1] if array.shape[2] > colours else None
 
 
 def _encode_png(image: ImageFile, pixels: Array) -> bytes:
-    chunks = list(image.native.get("chunks", [])) if image.format == "png" else []
+    chunks = list(image.native.get("chunks", []))
     if image.icc_profile:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(image.icc_profile)))
     if image.dpi:
@@ -271,10 +275,8 @@ def _decode_tiff(path: Path) -> ImageFile:
 
 
 def _encode_tiff(image: ImageFile, pixels: Array) -> bytes:
-    native = image.native if image.format == "tiff" else {}
-    return tiff.write_page(
-        pixels, image.alpha, icc_profile=image.icc_profile, dpi=image.dpi, native=native
-    )
+    profile, dpi = image.icc_profile, image.dpi
+    return tiff.write_page(pixels, image.alpha, icc_profile=profile, dpi=dpi, native=image.native)
 
 
 def _decode_npy(path: Path) -> ImageFile:

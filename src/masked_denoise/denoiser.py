@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +13,15 @@ from torch import Tensor, nn
 
 from .backbones import backbone_info, create_backbone
 from .errors import BackboneError, SettingError, SizeError
-from .losses import mask_loss, total_loss
+from .losses import LossKind, mask_loss, total_loss
 from .ops import fill_hidden, merge_branches
 from .pixels import Grid, PixelDownsample, reflect_pad
 from .presets import preset as named_preset
 from .probe import Traits, probe
 from .refine import Refinement, refine, replacement
-from .scheme import Key, MaskScheme, Purpose, RandomPartition, hash_key
+from .scheme import Key, MaskScheme, Purpose, hash_key
 from .tiling import tiled
-from .values import ValueRange, check_finite, from_batch, to_batch
+from .values import ValueRange, check_finite, check_range, from_batch, to_batch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,6 +51,14 @@ class AsymmetricMaskDenoiser(nn.Module):
         observation: share of the pixel's own noisy value in the result, in [0, 1). Default 0.1.
         value_range: (low, high) of float images; integers scale by their dtype.
         preset: a named recipe ("amsnet" is the paper); arguments given here win over it.
+        backbone_args: arguments of a backbone that is given by name, for example
+            {"widths": (16, 32, 64)}.
+
+    Attributes:
+        backbone: the network.
+        history: what `fit` saw, a dict an entry: step, loss, learning_rate, seconds,
+            steps_per_second, and score (dB, higher is better) where it validated.
+        fit_record: settings and outcome of `fit`, stored with the weights.
 
     Raises:
         BackboneError: the network does not keep the shape of its input.
@@ -74,6 +83,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         observation: float | None = None,
         value_range: ValueRange | None = None,
         preset: str | None = None,
+        backbone_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         recipe = named_preset(preset or "default")["denoiser"]
@@ -82,19 +92,29 @@ class AsymmetricMaskDenoiser(nn.Module):
             "refine": refine, "residual": residual, "observation": observation,
         }  # fmt: skip
         recipe.update({name: value for name, value in given.items() if value is not None})
-        named = isinstance(backbone, str)
         self.backbone_name = backbone if isinstance(backbone, str) else None
-        self.backbone = create_backbone(backbone, channels=channels) if named else backbone
+        self.backbone_args = dict(backbone_args or {})
+        if isinstance(backbone, str):
+            self.backbone: nn.Module = create_backbone(
+                backbone, channels=channels, **self.backbone_args
+            )
+        elif self.backbone_args:
+            raise SettingError("backbone_args need a backbone given by name, not a network")
+        else:
+            self.backbone = backbone
         self.channels = channels
         self.scheme: MaskScheme = recipe["scheme"]
         strides = recipe["train_stride"]
         self.train_strides = (strides,) if isinstance(strides, int) else tuple(strides)
         self.stride: int = recipe["stride"]
         self.passes: int = recipe["passes"]
-        self.refinement = {True: Refinement(), False: None}.get(recipe["refine"], recipe["refine"])
+        refine = recipe["refine"]
+        self.refinement: Refinement | None = Refinement() if refine is True else refine or None
         self.observation = float(recipe["observation"])
         self.value_range = value_range
         self.preset = preset
+        self.history: list[dict[str, Any]] = []
+        self.fit_record: dict[str, Any] = {}
         self._check_settings()
         self.traits = self._find_traits()
         self.residual = self._choose_residual(recipe["residual"])
@@ -112,7 +132,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         seed: int = 0,
         purpose: int = Purpose.TRAIN,
         smoothness: float | None = None,
-        loss: str = "l1",
+        loss: LossKind = "l1",
     ) -> Tensor:
         """Return the training loss (a float32 scalar), or the denoised image in eval mode.
 
@@ -127,13 +147,13 @@ class AsymmetricMaskDenoiser(nn.Module):
                 total loss over all branches (Eq. 10).
             loss: "l1" or "l2".
         """
+        if image.ndim != 4:
+            raise SizeError(f"image has shape {tuple(image.shape)}; (B, C, H, W) is needed")
+        self._check_channels(image, tuple(image.shape))
         if not self.training:
             return self._denoise_batch(image, passes=self.passes, seed=seed)
         key = Key(seed, purpose, step)
-        strides = self.train_strides
-        pixels = PixelDownsample(
-            strides[hash_key(key._replace(purpose=Purpose.STRIDE)) % len(strides)]
-        )
+        pixels = PixelDownsample(self.stride_of_step(key))
         sub_images = pixels.down(image)
         size = (image.shape[2], image.shape[3])
         grid = pixels.grid(len(image), size, sample=sample, device=image.device)
@@ -155,6 +175,158 @@ class AsymmetricMaskDenoiser(nn.Module):
             return losses[0]
         denoised = pixels.up(merge_branches(outputs, scores), size=size)
         return total_loss(torch.stack(losses), denoised, smoothness=smoothness)
+
+    def stride_of_step(self, key: Key) -> int:
+        """Return the stride that training step `key.draw` runs at, drawn from its hash."""
+        drawn = hash_key(key._replace(purpose=Purpose.STRIDE)) % len(self.train_strides)
+        return int(self.train_strides[drawn])
+
+    def fit(
+        self,
+        data: object,
+        *,
+        steps: int | None = None,
+        epochs: float | None = None,
+        minutes: float | None = None,
+        batch_size: int | None = None,
+        crop: int | None = None,
+        learning_rate: float | None = None,
+        betas: tuple[float, float] | None = None,
+        weight_decay: float | None = None,
+        warmup_steps: int | None = None,
+        ema_decay: float | None = None,
+        clip_norm: float | None = None,
+        loss: LossKind | None = None,
+        smooth_steps: float | None = None,
+        smoothness: float | None = None,
+        augment: bool | None = None,
+        accumulate: int | None = None,
+        mixed_precision: str | None = None,
+        keep: str | None = None,
+        patience: int | None = None,
+        seed: int | None = None,
+        validation: Any = None,
+        validate_every: int | None = None,
+        output: str | Path | None = None,
+        save_every: int | None = None,
+        resume: bool | str | Path = False,
+        progress: bool = True,
+        log_with: Any = None,
+        device: str | None = None,
+        callback: Callable[[dict[str, Any]], object] | None = None,
+    ) -> Self:
+        """Train on noisy images alone, and return the denoiser itself, ready to denoise.
+
+        Afterwards the backbone holds the averaged weights, on the device it was trained on, in
+        evaluation mode. Arguments that are not given come from the preset, else from the defaults
+        named here. Ctrl-C ends training after the present step and keeps the model; `fit` then
+        returns as usual. A run is a function of its arguments, the data and the first weights:
+        one stopped at any step and resumed ends with the same weights, bit for bit, on a CPU
+        with the same number of threads and a budget in steps or epochs.
+
+        Args:
+            data: noisy images, in any of these forms: a folder (searched through), a file, a list
+                of paths; an array (H, W), (H, W, C) or (N, H, W, C); a tensor (C, H, W) or
+                (N, C, H, W); a list of arrays or tensors of any sizes; a data set of such items;
+                a DataLoader or any iterable of batches (B, C, H, W), each a tensor, a tuple whose
+                first tensor is the image, or a dict with the key "image", "noisy" or "input".
+                Integers scale by their dtype. Of floats that leave [0, 1] the range is measured
+                once and kept as `value_range`. Batches of a loader are used as they come; they
+                are read again up to the right place where a run is resumed.
+            steps: budget in steps of the optimizer.
+            epochs: budget in passes over the data: as many crops as cover their area, or all
+                batches of a loader.
+            minutes: budget in time, of which validation and writing checkpoints do not count; it
+                becomes a number of steps when the speed has been measured. Default 2. Exactly
+                one of the three is given.
+            batch_size: crops a step and process. Default 8.
+            crop: longest side of the crops, in pixels. Default 128.
+            learning_rate: at its highest; it rises linearly and falls to zero by a half cosine,
+                in each stage. Default 1e-3.
+            betas: of AdamW. Default (0.9, 0.99).
+            weight_decay: of AdamW. Default 0.
+            warmup_steps: steps over which the learning rate rises. Default 50.
+            ema_decay: decay of the averaged weights; 0 switches averaging off. Default 0.998.
+            clip_norm: longest gradient; 0 switches clipping off. Default 1.
+            loss: "l1" (the default) or "l2".
+            smooth_steps: length of stage P at the end, which trains all branches with the
+                smoothness loss (Eq. 10): a share of the budget in [0, 1), or a number of steps.
+                Default 0: stage B (Eq. 4) only.
+            smoothness: lambda of stage P. Default 0.01.
+            augment: flip and transpose crops at random. Default True.
+            accumulate: batches whose gradients make one step. Default 1.
+            mixed_precision: "no" (the default), "bf16" or "fp16".
+            keep: "last", "best" (by the validation score), or "auto" (the default): best where
+                there are clean pictures or training was stopped because the score fell.
+            patience: stop after so many scores in a row that are more than 0.05 dB under the best.
+                Default 5.
+            seed: of crops, masks and dropout. Default 0.
+            validation: pairs (noisy, clean) of pictures, or a pair of folders with such: scored by
+                PSNR. None scores the mask loss under fixed masks, on pictures held out where there
+                are 25 or more, else on crops that are trained on, too. False does not validate.
+            validate_every: steps between scores; default 10 a run with clean pictures, else 20.
+            output: folder for `last.pt` and `best.pt` (to resume, or for `from_pretrained`), and
+                at the end for the model as `save_pretrained` writes it.
+            save_every: steps between checkpoints; default about once a minute.
+            resume: True goes on from `last.pt` in `output`, or starts where there is none; or the
+                path of a checkpoint. All settings above `validation` must be the same.
+            progress: show a bar with loss, speed and time left.
+            log_with: trackers of accelerate, for example "tensorboard".
+            device: "cpu" to train there in spite of a GPU; default what accelerate finds.
+            callback: called with every new entry of `history`; may raise KeyboardInterrupt.
+
+        Raises:
+            SettingError: an argument is out of range, or the budget is not clear.
+            DataError, SizeError, PixelError, ImageReadError: the data cannot be used.
+            TrainingError: the loss is no longer finite; the last good weights are put back.
+            CheckpointError: a checkpoint cannot be written, or not be resumed.
+
+        >>> denoiser = AsymmetricMaskDenoiser(nn.Conv2d(1, 1, 3, padding=1), channels=1)
+        >>> denoiser.fit(np.random.rand(64, 64), steps=2, progress=False).history[-1]["step"]
+        2
+        """
+        from .settings import FitOptions, fit_settings
+        from .train import fit
+
+        given = {
+            "steps": steps, "epochs": epochs, "minutes": minutes, "batch_size": batch_size,
+            "crop": crop, "learning_rate": learning_rate, "betas": betas,
+            "weight_decay": weight_decay, "warmup_steps": warmup_steps, "ema_decay": ema_decay,
+            "clip_norm": clip_norm, "loss": loss, "smooth_steps": smooth_steps,
+            "smoothness": smoothness, "augment": augment, "accumulate": accumulate,
+            "mixed_precision": mixed_precision, "keep": keep, "patience": patience, "seed": seed,
+        }  # fmt: skip
+        options = FitOptions(
+            validation=validation, validate_every=validate_every, output=output,
+            save_every=save_every, resume=resume, progress=progress, log_with=log_with,
+            device=device, callback=callback,
+        )  # fmt: skip
+        recipe = named_preset(self.preset or "default")["fit"]
+        fit(self, data, fit_settings(recipe, given), options)
+        return self
+
+    # -- on disk ------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write `config.json` and `model.safetensors` into a folder, and return the folder.
+
+        Raises:
+            CheckpointError: they cannot be written; what stood there is as it was.
+        """
+        from .checkpoint import save_model
+
+        return save_model(self, folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        backbone: nn.Module | None = None,
+        scheme: MaskScheme | None = None,
+    ) -> AsymmetricMaskDenoiser:
+        """Return the denoiser in a folder or training checkpoint; see `from_pretrained`."""
+        return from_pretrained(path, backbone=backbone, scheme=scheme)
 
     # -- inference --------------------------------------------------------------------------
 
@@ -202,17 +374,19 @@ class AsymmetricMaskDenoiser(nn.Module):
         else:
             check_finite(batch)
         device = next(self.backbone.parameters(), batch).device
-        training, _ = self.training, self.eval()
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
         try:
             result = self._denoise_batch(
                 batch.to(device), passes=passes, seed=seed, tile=tile,
                 bad=None if bad is None else bad.to(device), strength=strength,
             )  # fmt: skip
         finally:
-            self.train(training)
+            for module, training in modes:
+                module.training = training
         return from_batch(result, form)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: what comes back may be used in training
     def _denoise_batch(
         self,
         image: Tensor,
@@ -231,7 +405,8 @@ class AsymmetricMaskDenoiser(nn.Module):
             gone = None if bad is None else bad[:, :, row : row + h, col : col + w]
             return self._denoise_piece(piece, gone, origin, passes, seed)
 
-        clean = tiled(run, image, tile=tile, halo=HALO * self.stride, step=step)
+        halo = HALO * (self.stride + (self.refinement is not None))  # refinement runs at stride 1
+        clean = tiled(run, image, tile=tile, halo=halo, step=step)
         kept = 1 - (1 - self.observation) * strength  # share of the noisy image
         mixed = torch.lerp(clean, image, kept)
         return mixed if bad is None else torch.where(bad, clean, mixed)
@@ -251,20 +426,19 @@ class AsymmetricMaskDenoiser(nn.Module):
         if settings is None:
             return denoised
         size = (image.shape[2], image.shape[3])
-        keys = [Key(seed, Purpose.REPLACE, draw) for draw in range(settings.draws)]
-        replace = [
-            replacement(
-                size, len(image), settings.share, key=key, origin=origin, device=image.device
-            )
-            for key in keys
-        ]
+        keys = [Key(seed, Purpose.REFINE, draw) for draw in range(settings.draws)]
+        masks = torch.stack(  # one mask for all images of the batch
+            [
+                replacement(size, 1, settings.share, key=key, origin=origin, device=image.device)
+                for key in keys
+            ]
+        )
 
         def run(replaced: Tensor, draw: int) -> Tensor:
             if settings.masked:
                 return self._run_all(replaced, bad, scheme, 1, keys[draw], origin)
-            return self._apply(replaced)
+            return self._run_network(replaced)
 
-        masks = torch.stack(replace)
         return refine(image, denoised, run, masks if bad is None else masks & ~bad)
 
     def _run_all(
@@ -308,25 +482,29 @@ class AsymmetricMaskDenoiser(nn.Module):
         """Return what one branch makes of the sub-images, hidden pixels and all (Eq. 2, 6)."""
         hidden = scheme.hidden(label, branch)
         hidden = hidden if unseen is None else hidden | unseen
-        word = None
-        if scheme.fill == "neighbor":
-            word = scheme.bits(grid, key._replace(purpose=key.purpose + Purpose.NEIGHBOR))
-        return self._apply(fill_hidden(sub_images, hidden, scheme.fill, word=word))
+        if scheme.fill != "neighbor":
+            return self._run_network(fill_hidden(sub_images, hidden, scheme.fill))
+        if unseen is not None:  # what padding copied may be the very pixel that is hidden
+            clean = fill_hidden(sub_images, hidden, "mean")
+            sub_images, hidden = torch.where(unseen, clean, sub_images), hidden & ~unseen
+        word = scheme.bits(grid, key._replace(purpose=key.purpose + Purpose.NEIGHBOR))
+        return self._run_network(fill_hidden(sub_images, hidden, "neighbor", word=word))
 
-    def _apply(self, filled: Tensor) -> Tensor:
+    def _run_network(self, filled: Tensor) -> Tensor:
         """Return the prediction for a filled image of any size: the network's, or z + net(z)."""
         height, width = filled.shape[2:]
         multiple = self.traits.size_multiple
         padded = reflect_pad(filled, -height % multiple, -width % multiple)
         if self.traits.channels_last:
             padded = padded.contiguous(memory_format=torch.channels_last)
-        output: Tensor = self.backbone(padded)
+        dtype = next(self.backbone.parameters(), padded).dtype
+        output: Tensor = self.backbone(padded.to(dtype))
         if output.shape != padded.shape:
             raise BackboneError(
                 f"the backbone turned {tuple(padded.shape)} into {tuple(output.shape)}; the shape "
                 "must stay as it is"
             )
-        output = output[:, :, :height, :width]
+        output = output[:, :, :height, :width].to(filled.dtype)
         return filled + output if self.residual else output
 
     def _find_traits(self) -> Traits:
@@ -347,12 +525,20 @@ class AsymmetricMaskDenoiser(nn.Module):
         return self.scheme.fill == "mean" and not blind and not self.traits.global_skip
 
     def _check_settings(self) -> None:
+        if not isinstance(self.scheme, MaskScheme):
+            raise SettingError(f"scheme is {self.scheme!r}; a MaskScheme object is needed")
+        if not isinstance(self.refinement, Refinement | None):
+            raise SettingError(
+                f"refine is {self.refinement!r}; True, False or a Refinement is needed"
+            )
+        if self.value_range is not None:
+            check_range(self.value_range)
         for stride in (*self.train_strides, self.stride):
             PixelDownsample(stride)
         if not self.train_strides:
             raise SettingError("train_stride is empty; a stride, or several, is needed")
-        if self.passes < 1:
-            raise SettingError(f"passes is {self.passes}; 1 or more is needed")
+        if not isinstance(self.passes, int) or self.passes < 1:
+            raise SettingError(f"passes is {self.passes!r}; 1 or more is needed")
         if not 0 <= self.observation < 1:
             raise SettingError(f"observation is {self.observation}; a share in [0, 1) is needed")
 
@@ -363,6 +549,28 @@ class AsymmetricMaskDenoiser(nn.Module):
                 f"{self.channels}; make one with AsymmetricMaskDenoiser(..., "
                 f"channels={batch.shape[1]}) or convert the picture"
             )
+
+
+def from_pretrained(
+    path: str | Path,
+    *,
+    backbone: nn.Module | None = None,
+    scheme: MaskScheme | None = None,
+) -> AsymmetricMaskDenoiser:
+    """Return a denoiser that was saved, on the CPU, ready to denoise.
+
+    Args:
+        path: a folder that `save_pretrained` or `fit(output=...)` wrote, or the checkpoint
+            `last.pt` or `best.pt` of a run.
+        backbone: the network, where it was one of your own; its weights are replaced.
+        scheme: the mask scheme, where its class is your own.
+
+    Raises:
+        CheckpointError: something is missing, damaged, unknown, or does not belong together.
+    """
+    from .checkpoint import load_model
+
+    return load_model(path, backbone=backbone, scheme=scheme)
 
 
 def _outside(grid: Grid, end: tuple[int, int]) -> Tensor | None:

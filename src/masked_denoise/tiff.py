@@ -29,6 +29,7 @@ _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _ICC_PROFILE = (
 )
 _PLAIN_COMPRESSIONS = (1, 8, 32773, 32946, 34925)
 _ALPHA_KINDS = (1, 2)  # colours multiplied by alpha, and not
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 _PER_INCH = {2: 1.0, 3: 2.54}
 
 
@@ -50,34 +51,28 @@ def read_page(path: Path) -> tuple[Array, Array | None, dict[str, Any]]:
         page = pages[0]
         _check(page, path.stat().st_size)
         tags = {tag.code: tag.value for tag in page.tags}
+        orientation = tags.get(_ORIENTATION, 1)
+        resolution = [tags.get(code, (0, 0)) for code in (_X_RESOLUTION, _Y_RESOLUTION)]
         plain = page.compression in _PLAIN_COMPRESSIONS and page.predictor in (1, 2)
         codecs = importlib.util.find_spec("imagecodecs") is not None
         if page.photometric.name != "YCBCR" and (plain or codecs):
             pixels, alpha, native = _samples(page)
-        else:
+        else:  # Pillow turns the picture by itself
             pixels, alpha = _samples_from_pillow(path, page)
             native = {}
-            tags.pop(_ORIENTATION, None)  # Pillow has turned the picture
-    orientation = tags.get(_ORIENTATION, 1)
-    unit = int(tags.get(_RESOLUTION_UNIT, 2))
-    resolution = [tags.get(code, (0, 0)) for code in (_X_RESOLUTION, _Y_RESOLUTION)]
+            resolution = resolution[::-1] if orientation in _SIDEWAYS else resolution
+            orientation = 1
     dpi = None
     if all(min(fraction) > 0 for fraction in resolution):
-        native["resolution"] = (*(resolution[::-1] if orientation >= 5 else resolution), unit)
+        unit = int(tags.get(_RESOLUTION_UNIT, 2))
         if unit in _PER_INCH:
             dpi = tuple(over / under * _PER_INCH[unit] for over, under in resolution)
+        upright = resolution[::-1] if orientation in _SIDEWAYS else resolution
+        native["resolution"] = (*upright, unit)
     native["text"] = {code: tags[code] for code in _TEXT if isinstance(tags.get(code), str | bytes)}
     native["compressed"] = page.compression != 1
-    return (
-        pixels,
-        alpha,
-        {
-            "orientation": orientation,
-            "icc_profile": tags.get(_ICC_PROFILE),
-            "dpi": dpi,
-            "native": native,
-        },
-    )
+    kept = {"icc_profile": tags.get(_ICC_PROFILE), "dpi": dpi, "native": native}
+    return pixels, alpha, {"orientation": orientation, **kept}
 
 
 def _check(page: Any, file_size: int) -> None:
@@ -88,7 +83,7 @@ def _check(page: Any, file_size: int) -> None:
     if Image.MAX_IMAGE_PIXELS and area > 2 * Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError(f"it claims {area} pixels")
     for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
-        if offset == 0 or offset + length > file_size:
+        if 0 in (offset, length) or offset + length > file_size:
             raise ImageReadError(f"the file is cut off: it ends after {file_size} bytes")
     colour = page.photometric.name
     if colour not in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE", "YCBCR"):
@@ -136,7 +131,7 @@ def _samples_from_pillow(path: Path, page: Any) -> tuple[Array, Array | None]:
         picture.load()
         if picture.mode == "1":
             return np.asarray(picture.convert("L")), None
-        if picture.mode == "P":
+        if picture.mode in ("P", "YCbCr"):
             return np.asarray(picture.convert("RGB")), None
         array = np.asarray(picture)
         if picture.mode in ("LA", "RGBA"):

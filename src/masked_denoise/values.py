@@ -34,6 +34,7 @@ class Form:
     device: torch.device
     low: float
     scale: float
+    byte_order: str = "="  # of an array
 
 
 def to_batch(
@@ -52,10 +53,10 @@ def to_batch(
         PixelError: the dtype cannot hold a picture.
         SettingError: high is not above low.
     """
-    is_array = not isinstance(picture, Tensor)
+    is_array, byte_order = not isinstance(picture, Tensor), "="
     if is_array:
         array = np.asarray(picture)
-        name = array.dtype.name
+        name, byte_order = array.dtype.name, array.dtype.byteorder
         if array.ndim not in (2, 3):
             raise SizeError(f"array has shape {array.shape}; (H, W) or (H, W, C) is needed")
         if name not in _INTEGER_TOP and array.dtype.kind != "f":
@@ -82,7 +83,7 @@ def to_batch(
     low, scale = _scale_of(name, value_range)
     if (low, scale) != (0.0, 1.0):
         batch = (batch - low) / scale
-    return batch.float(), Form(is_array, layout, name, device, low, scale)
+    return batch.float(), Form(is_array, layout, name, device, low, scale, byte_order)
 
 
 def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
@@ -100,7 +101,8 @@ def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
     if form.is_array:
         array = batch[0].cpu().numpy()
         array = array[0] if form.layout == "hw" else np.moveaxis(array, 0, 2)
-        return np.ascontiguousarray(array).astype(form.dtype)
+        stored = np.dtype(form.byte_order + np.dtype(form.dtype).str[1:])
+        return np.ascontiguousarray(array).astype(stored)
     batch = batch.to(form.device).to(getattr(torch, form.dtype))
     return batch[0] if form.layout == "chw" else batch
 
@@ -118,15 +120,20 @@ def check_finite(batch: Tensor, what: str = "image") -> None:
     )
 
 
+def check_range(value_range: ValueRange) -> None:
+    """Raise SettingError where the range of float values is not (low, high) with high > low."""
+    if len(value_range) != 2 or not value_range[1] > value_range[0]:
+        raise SettingError(f"value_range is {value_range}; (low, high) with high > low is needed")
+
+
 def _scale_of(dtype: str, value_range: ValueRange | None) -> tuple[float, float]:
     """Return (low, scale): stored = low + scale · value."""
     if dtype in _INTEGER_TOP:
         return 0.0, float(_INTEGER_TOP[dtype])
     if value_range is None:
         return 0.0, 1.0
+    check_range(value_range)
     low, high = value_range
-    if not high > low:
-        raise SettingError(f"value_range is {value_range}; (low, high) with high > low is needed")
     return float(low), float(high) - float(low)
 
 

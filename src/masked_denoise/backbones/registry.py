@@ -66,8 +66,10 @@ def register_backbone(
     """
 
     def register(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        if not build.__module__.startswith(f"{__package__}."):
+            _load_built_in()  # their names are taken, even where none was used yet
         known = _KNOWN.get(name)
-        if known is not None and known.build.__qualname__ != build.__qualname__:
+        if known is not None and _origin(known.build) != _origin(build):
             raise SettingError(
                 f"backbone name '{name}' is taken by {known.build!r}; choose another"
             )
@@ -118,6 +120,11 @@ def create_backbone(name: str, *, channels: int = 3, **arguments: object) -> nn.
     if channels < 1:
         raise SettingError(f"channels is {channels}; 1 or more is needed")
     return backbone_info(name).build(channels=channels, **arguments)
+
+
+def _origin(build: Callable[..., nn.Module]) -> tuple[str, str]:
+    """Return what stays the same where a module or a notebook cell is run again."""
+    return build.__module__, getattr(build, "__qualname__", repr(build))
 
 
 def _load_built_in() -> None:

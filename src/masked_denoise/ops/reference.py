@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError
-from ..scheme import Fill
+from ..scheme import Fill, check_fill
 
 
 def fill_hidden(image: Tensor, hidden: Tensor, fill: Fill, *, word: Tensor | None = None) -> Tensor:
@@ -19,21 +19,20 @@ def fill_hidden(image: Tensor, hidden: Tensor, fill: Fill, *, word: Tensor | Non
         hidden: bool (N, 1, h, w), True = the network must not see this pixel.
         fill: "zero", a number, "mean" of the visible pixels in the 3 x 3 around the pixel, else
             5 x 5, else 7 x 7, else of the whole sub-image; or "neighbor", the value of one other
-            pixel of the 5 x 5, picked by `word`.
+            pixel of the 5 x 5 (of its part inside the image), picked by `word`.
         word: int64 (N, 1, h, w) random bits, for "neighbor" only.
 
     Raises:
         SettingError: the fill is not known.
     """
+    check_fill(fill)
     if fill == "mean":
         return _fill_mean(image, hidden)
     if fill == "neighbor":
         if word is None:
             raise SettingError("fill 'neighbor' needs random bits; pass word=scheme.bits(...)")
         return torch.where(hidden, _random_neighbor(image, word), image)
-    if fill == "zero" or (isinstance(fill, (int, float)) and not isinstance(fill, bool)):
-        return torch.where(hidden, 0.0 if fill == "zero" else float(fill), image)
-    raise SettingError(f"fill is {fill!r}; 'mean', 'zero', 'neighbor' or a number is needed")
+    return torch.where(hidden, 0.0 if fill == "zero" else float(fill), image)
 
 
 def _fill_mean(image: Tensor, hidden: Tensor) -> Tensor:
@@ -49,8 +48,10 @@ def _fill_mean(image: Tensor, hidden: Tensor) -> Tensor:
         filled = torch.where(lonely, wider, filled)
         lonely = lonely & none
     if bool(lonely.any()):
-        count = weight.sum((2, 3), keepdim=True).clamp_min(1)
-        filled = torch.where(lonely, visible.sum((2, 3), keepdim=True) / count, filled)
+        wide = torch.promote_types(image.dtype, torch.float32)  # half precision would overflow
+        total = visible.sum((2, 3), keepdim=True, dtype=wide)
+        count = weight.sum((2, 3), keepdim=True, dtype=wide).clamp_min(1)
+        filled = torch.where(lonely, (total / count).to(image.dtype), filled)
     return torch.where(hidden, filled, image)
 
 
@@ -73,21 +74,19 @@ def _window_sum(x: Tensor, radius: int) -> Tensor:
 
 
 def _random_neighbor(image: Tensor, word: Tensor) -> Tensor:
-    """Return for every pixel the value of one of the 24 others of its 5 x 5, edges reflected."""
-    pick = (word * 24) >> 32
-    pick = pick + (pick >= 12)  # 12 is the pixel itself
+    """Return for every pixel the value of one other pixel of its 5 x 5, of what is inside."""
     height, width = image.shape[2:]
-    row = torch.arange(height, device=image.device).view(1, 1, -1, 1) + pick // 5 - 2
-    col = torch.arange(width, device=image.device).view(1, 1, 1, -1) + pick % 5 - 2
-    row, col = _reflect(row, height), _reflect(col, width)
-    index = (row * width + col).flatten(2).expand(-1, image.shape[1], -1)
+    row = torch.arange(height, device=image.device).view(1, 1, -1, 1)
+    col = torch.arange(width, device=image.device).view(1, 1, 1, -1)
+    top, left = (row - 2).clamp_min(0), (col - 2).clamp_min(0)
+    across = (col + 3).clamp_max(width) - left
+    count = ((row + 3).clamp_max(height) - top) * across
+    pick = (word * (count - 1)) >> 32
+    pick = pick + (pick >= (row - top) * across + col - left)  # step over the pixel itself
+    index = (top + pick // across) * width + left + pick % across
+    index = index.clamp_max(height * width - 1)  # a single pixel has no other
+    index = index.flatten(2).expand(-1, image.shape[1], -1)
     return image.flatten(2).gather(2, index).view_as(image)
-
-
-def _reflect(index: Tensor, size: int) -> Tensor:
-    """Return indices reflected into 0 .. size-1."""
-    index = index.abs()
-    return torch.where(index >= size, 2 * (size - 1) - index, index).clamp(0, size - 1)
 
 
 def merge_branches(outputs: list[Tensor], scored: list[Tensor]) -> Tensor:

@@ -1,0 +1,165 @@
+"""Draw docs/images/concept.png: what happens to the pixels in training and in denoising.
+
+    python docs/figures/concept.py [OUTPUT.png] [STEPS]
+
+Every panel is computed: a network is fitted on the shipped sample at stride 4, and the picture
+shows what the library's own functions make of one corner of it. Needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from masked_denoise import AsymmetricMaskDenoiser, PixelDownsample
+from masked_denoise.images import read_image
+from masked_denoise.ops import fill_hidden, merge_branches
+from masked_denoise.samples import sample_path
+from masked_denoise.scheme import Key
+
+TRAIN_STRIDE, STRIDE, STEPS = 4, 2, 1200
+TOP, LEFT, SIDE = 36, 176, 48  # the lantern of the lighthouse; multiples of both strides
+HIDDEN, NOTHING = "#e8590c", "#eceff1"
+INK, SOFT = "#263238", "#607d8b"
+PANEL = 1.5  # side of a panel in inches
+WIDTH, HEIGHT = 13.6, 7.4
+
+
+def main() -> None:
+    output = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "images/concept.png"
+    steps = int(sys.argv[2]) if len(sys.argv) > 2 else STEPS
+    torch.manual_seed(0)
+    noisy = read_image(sample_path("lighthouse")).pixels
+    denoiser = AsymmetricMaskDenoiser(train_stride=TRAIN_STRIDE, stride=STRIDE)
+    denoiser.fit(noisy, steps=steps, batch_size=4, progress=False)
+    image = torch.from_numpy(noisy).permute(2, 0, 1)[None] / 255
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=110)
+    draw_training(figure, denoiser, image)
+    draw_denoising(figure, denoiser, image)
+    figure.savefig(output, pil_kwargs={"optimize": True})
+    print(f"wrote {output}")
+
+
+class Branch:
+    """What one branch does at one stride: sub-images, hidden pixels, the network's output."""
+
+    def __init__(self, denoiser: AsymmetricMaskDenoiser, image: Tensor, stride: int) -> None:
+        pixels = PixelDownsample(stride)
+        self.sub_images = pixels.down(image)
+        grid = pixels.grid(1, (image.shape[2], image.shape[3]))
+        label = denoiser.scheme.label(grid, Key(seed=2))
+        self.hidden = [denoiser.scheme.hidden(label, branch) for branch in (0, 1)]
+        self.filled = [fill_hidden(self.sub_images, hidden, "mean") for hidden in self.hidden]
+        with torch.no_grad():
+            self.output = [filled + denoiser.backbone(filled) for filled in self.filled]
+        self.merged = merge_branches(self.output, self.hidden)
+        self.stride = stride
+
+    def tiles(self, values: Tensor, hidden: Tensor | None = None, colour: str = HIDDEN) -> Picture:
+        """Return the corner of all sub-images side by side, hidden pixels in one colour."""
+        s, h = self.stride, SIDE // self.stride
+        corner = (slice(TOP // s, TOP // s + h), slice(LEFT // s, LEFT // s + h))
+        picture = shown(values)[:, corner[0], corner[1]]
+        if hidden is not None:
+            mask = hidden.expand(len(values), 1, -1, -1)[:, 0, corner[0], corner[1]].numpy()
+            picture[mask] = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        gap = 2 if s < 4 else 1
+        picture = np.pad(picture, ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=1)
+        rows = picture.reshape(s, s, h + gap, h + gap, 3).swapaxes(1, 2)
+        return rows.reshape(s * (h + gap), s * (h + gap), 3)[:-gap, :-gap]
+
+
+Picture = NDArray[np.float32]
+
+
+def shown(values: Tensor) -> Picture:
+    """Return (N, H, W, 3) in [0, 1] of (N, 3, H, W)."""
+    return np.ascontiguousarray(values.clamp(0, 1).permute(0, 2, 3, 1).numpy())
+
+
+def corner(image: Tensor) -> Picture:
+    return shown(image)[0, TOP : TOP + SIDE, LEFT : LEFT + SIDE]
+
+
+def draw_training(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tensor) -> None:
+    at, y = Branch(denoiser, image, TRAIN_STRIDE), 5.05
+    title(figure, 0.35, 7.02, "Training", "one branch a step, large stride (here 4): fast, and the noise looks independent")
+    panel(figure, 0.35, y, corner(image), "noisy image")
+    arrow(figure, 1.95, y, "down\n(P₄)")
+    panel(figure, 2.75, y, at.tiles(at.sub_images), "16 sub-images")
+    arrow(figure, 4.35, y, "hide")
+    panel(figure, 5.15, y, at.tiles(at.sub_images, at.hidden[0]), "half the pixels hidden")
+    arrow(figure, 6.75, y, "fill")
+    network(figure, 7.45, y)
+    arrow(figure, 8.85, y)
+    panel(figure, 9.45, y, at.tiles(at.output[0], ~at.hidden[0], NOTHING), "predictions for them")
+    figure.text(11.1 / WIDTH, (y + PANEL / 2) / HEIGHT, "↔", fontsize=24, color=INK, va="center")
+    panel(figure, 11.6, y, at.tiles(at.sub_images, ~at.hidden[0], NOTHING), "what was measured there")
+    figure.text(11.27 / WIDTH, (y - 0.62) / HEIGHT, "mask loss: mean |difference|   (Eq. 4)", fontsize=11, color=INK, ha="center")
+
+
+def draw_denoising(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tensor) -> None:
+    at, y, high, low = Branch(denoiser, image, STRIDE), 1.35, 2.3, 0.42
+    title(figure, 0.35, 4.08, "Denoising", "all branches, small stride (here 2): every pixel comes from the branch that could not see it")
+    panel(figure, 0.35, y, corner(image), "noisy image")
+    arrow(figure, 1.95, y, "down\n(P₂)")
+    panel(figure, 2.75, y, at.tiles(at.sub_images), "4 sub-images")
+    arrow(figure, 4.35, y, "hide", to=high)
+    arrow(figure, 4.35, y, "", to=low)
+    for branch, height in enumerate((high, low)):
+        panel(figure, 5.15, height, at.tiles(at.sub_images, at.hidden[branch]), f"branch {branch + 1}")
+        arrow(figure, 6.75, height, "fill")
+        network(figure, 7.45, height, "the same\nnetwork")
+        arrow(figure, 8.85, height)
+        panel(figure, 9.45, height, at.tiles(at.output[branch], ~at.hidden[branch], NOTHING), "")
+    arrow(figure, 11.05, high, "merge", to=y)
+    arrow(figure, 11.05, low, "and up", to=y)
+    size = (image.shape[2], image.shape[3])
+    panel(figure, 11.75, y, corner(PixelDownsample(STRIDE).up(at.merged, size=size)), "denoised image")
+    figure.text(12.5 / WIDTH, (y - 0.55) / HEIGHT, "(Eq. 6 to 8); several\ndraws are averaged", fontsize=11, color=INK, ha="center", va="top")
+
+
+def title(figure: Figure, x: float, y: float, name: str, what: str) -> None:
+    figure.text(x / WIDTH, y / HEIGHT, name, fontsize=17, weight="bold", color=INK)
+    figure.text((x + 1.55) / WIDTH, y / HEIGHT, what, fontsize=12.5, color=SOFT)
+
+
+def panel(figure: Figure, x: float, y: float, picture: Picture, label: str) -> None:
+    axes: Axes = figure.add_axes((x / WIDTH, y / HEIGHT, PANEL / WIDTH, PANEL / HEIGHT))
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_axis_off()
+    figure.text((x + PANEL / 2) / WIDTH, (y - 0.1) / HEIGHT, label, fontsize=11, color=INK, ha="center", va="top")
+
+
+def arrow(figure: Figure, x: float, y: float, label: str = "", *, to: float | None = None) -> None:
+    start, end = y + PANEL / 2, (y if to is None else to) + PANEL / 2
+    length = 0.7 if label else 0.5
+    figure.add_artist(
+        FancyArrowPatch(
+            (x / WIDTH, start / HEIGHT), ((x + length) / WIDTH, end / HEIGHT),
+            arrowstyle="-|>", mutation_scale=14, color=INK, linewidth=1.4, transform=figure.transFigure,
+        )
+    )  # fmt: skip
+    figure.text((x + length / 2) / WIDTH, (max(start, end) + 0.08) / HEIGHT, label, fontsize=11, color=INK, ha="center", va="bottom")
+
+
+def network(figure: Figure, x: float, y: float, label: str = "any\nnetwork") -> None:
+    box = FancyBboxPatch(
+        (x / WIDTH, (y + 0.3) / HEIGHT), 1.3 / WIDTH, 0.9 / HEIGHT,
+        boxstyle="round,pad=0,rounding_size=0.01", facecolor="#d0ebff", edgecolor="#1971c2",
+        transform=figure.transFigure,
+    )  # fmt: skip
+    figure.add_artist(box)
+    figure.text((x + 0.65) / WIDTH, (y + PANEL / 2) / HEIGHT, label, fontsize=12, color=INK, ha="center", va="center")
+
+
+if __name__ == "__main__":
+    main()

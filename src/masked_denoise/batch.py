@@ -1,0 +1,194 @@
+"""Many files at once: models fitted on the files themselves, and the files denoised.
+
+A file that cannot be used becomes a `Failure` with the reason, and the others are done.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import DataError, ImageWriteError, MaskedDenoiseError
+from .images import SUFFIXES, ImageFile, read_image, write_image
+from .plan import Task
+from .survey import Failure, Picture, by_channels
+
+if TYPE_CHECKING:
+    from .denoiser import AsymmetricMaskDenoiser
+
+Models = Mapping[int, "AsymmetricMaskDenoiser"]
+
+_FULL = [getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS")]  # for all files
+
+
+@dataclass(frozen=True)
+class Done:
+    """A file that was denoised, and the seconds that it took with reading and writing."""
+
+    task: Task
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a job."""
+
+    done: tuple[Done, ...]
+    failures: tuple[Failure, ...]
+
+
+def fits_format(
+    targets: Mapping[Path, Path], quality: int = 95
+) -> Callable[[Path, ImageFile], None]:
+    """Return a check for `survey`: can the format of a result hold what is in its source?
+
+    It raises SettingError where not, for example for 16 bits or alpha as JPEG.
+    """
+    from .codecs import encode
+
+    def check(path: Path, image: ImageFile) -> None:
+        corner = image.pixels[:1, :1]
+        alpha = None if image.alpha is None else image.alpha[:1, :1]
+        kind = SUFFIXES[targets[path].suffix.lower()]
+        encode(replace(image, pixels=corner, alpha=alpha), kind, quality)
+
+    return check
+
+
+def fit_models(
+    pictures: Sequence[Picture],
+    *,
+    backbone: str = "fast-unet",
+    preset: str | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+    on_group: Callable[[int, int], None] | None = None,
+) -> dict[int, AsymmetricMaskDenoiser]:
+    """Return a denoiser fitted on the pictures themselves, one for each number of channels.
+
+    Args:
+        pictures: from `survey`; those too small to be trained on, or with NaN, are left out.
+        backbone: name of the network.
+        preset: name of a recipe.
+        minutes: budget of each; 2 where neither it nor `steps` is given.
+        steps: budget in steps.
+        seed: of the weights, the masks and the crops.
+        device: where to train, for example "cuda"; None for the best there is.
+        progress: show a bar.
+        on_group: called as on_group(channels, number of pictures) before each.
+
+    Raises:
+        DataError: no picture of a group can be trained on.
+        Whatever `AsymmetricMaskDenoiser.fit` raises.
+    """
+    models = {}
+    for channels, group in by_channels(pictures).items():
+        denoiser = new_denoiser(backbone, channels=channels, preset=preset, seed=seed)
+        smallest = max(denoiser.train_strides)
+        usable = [
+            one.path for one in group if one.finite and min(one.height, one.width) >= smallest
+        ]
+        if not usable:
+            raise DataError(
+                f"none of the {len(group)} pictures of {channels} channels can be trained on: "
+                f"sides of {smallest} pixels or more, free of NaN, are needed; give a model"
+            )
+        if on_group is not None:
+            on_group(channels, len(usable))
+        budget = {"steps": steps} if steps is not None else {"minutes": minutes or 2.0}
+        denoiser.fit(usable, seed=seed, progress=progress, device=device, **budget)
+        models[channels] = denoiser
+    return models
+
+
+def denoise_files(
+    tasks: Iterable[Task],
+    models: Models,
+    *,
+    passes: int | None = None,
+    seed: int = 0,
+    strength: float = 1.0,
+    nan: str = "error",
+    quality: int = 95,
+    on_file: Callable[[Done | Failure], None] | None = None,
+) -> Summary:
+    """Return what became of each file: read, denoised and written in the form that it came in.
+
+    A file that cannot be used is a failure and the next one is done, except where the disk is full
+    or cannot be written: then the rest are failures, too. Results are written whole or not at all.
+
+    Args:
+        tasks: what to denoise.
+        models: a denoiser by number of channels.
+        passes, seed, strength, nan: as for `AsymmetricMaskDenoiser.denoise`.
+        quality: of JPEG, where that is written.
+        on_file: called after every file.
+    """
+    done: list[Done] = []
+    failures: list[Failure] = []
+    full = ""
+    for task in tasks:
+        outcome: Done | Failure
+        start = time.perf_counter()
+        try:
+            if full:
+                raise ImageWriteError(f"not tried, since {full}")
+            image = read_image(task.source)
+            denoiser = _model_for(image, models)
+            pixels = denoiser.denoise(
+                image.pixels, passes=passes, seed=seed, strength=strength, nan=nan
+            )
+            write_image(task.target, replace(image, pixels=pixels), quality=quality)
+            outcome = Done(task, time.perf_counter() - start)
+            done.append(outcome)
+        except (MaskedDenoiseError, MemoryError, RuntimeError) as error:
+            outcome = Failure(task.source, _reason(error))
+            failures.append(outcome)
+            full = full or _disk_trouble(error)
+        if on_file is not None:
+            on_file(outcome)
+    return Summary(tuple(done), tuple(failures))
+
+
+def new_denoiser(
+    backbone: str, *, channels: int, preset: str | None = None, seed: int = 0, **settings: object
+) -> AsymmetricMaskDenoiser:
+    """Return a denoiser whose first weights are decided by the seed, whatever was drawn before."""
+    import torch
+
+    from .denoiser import AsymmetricMaskDenoiser
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AsymmetricMaskDenoiser(backbone, channels=channels, preset=preset, **settings)  # type: ignore[arg-type]
+
+
+def _model_for(image: ImageFile, models: Models) -> AsymmetricMaskDenoiser:
+    channels = image.pixels.shape[2] if image.pixels.ndim == 3 else 1
+    if channels not in models:
+        known = " or ".join(map(str, sorted(models)))
+        raise DataError(f"it has {channels} channels, the model takes {known}")
+    return models[channels]
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file failed; re-raise what is not about the file but an error in the program."""
+    if isinstance(error, MaskedDenoiseError):
+        return str(error)
+    if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        return f"not enough memory ({str(error).splitlines()[0] if str(error) else 'allocation'})"
+    raise error
+
+
+def _disk_trouble(error: Exception) -> str:
+    cause = error.__cause__
+    if isinstance(error, ImageWriteError) and isinstance(cause, OSError) and cause.errno in _FULL:
+        return f"the folder cannot be written any more ({cause.strerror or cause})"
+    return ""

@@ -1,0 +1,86 @@
+"""The command `masked-denoise`: its sub-commands, their help, and what the exit code says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .commands import backbones, demo, denoise, evaluate, inspect, train
+from .commands.options import paragraphs
+from .commands.terminal import Terminal
+from .errors import MaskedDenoiseError
+
+FAILED, WRONG, INTERRUPTED = 1, 2, 130
+
+HELP = """Denoise pictures when there is no clean one to learn from.
+
+Begin with [cyan]masked-denoise demo[/cyan], then [cyan]masked-denoise denoise photo.jpg -o
+clean.png[/cyan]."""
+
+EXIT_CODES = """[bold]Exit codes[/bold]
+
+0: all is done.  1: some files failed, the others are done.  2: wrong arguments, or nothing could
+be done; the message says why.  130: stopped with Ctrl-C."""
+
+
+class Commands(TyperGroup):
+    """The group of commands; errors of the library become a message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except MaskedDenoiseError as error:
+            Terminal().error(error)
+            raise typer.Exit(WRONG) from error
+        except KeyboardInterrupt as error:
+            Terminal().error("stopped with Ctrl-C; files that were written are whole")
+            raise typer.Exit(INTERRUPTED) from error
+
+
+app = typer.Typer(
+    name="masked-denoise",
+    cls=Commands,
+    help=paragraphs(HELP),
+    epilog=paragraphs(EXIT_CODES),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _module, _command in (
+    (denoise, denoise.denoise),
+    (train, train.train),
+    (evaluate, evaluate.evaluate),
+    (inspect, inspect.inspect),
+    (backbones, backbones.backbones),
+    (demo, demo.demo),
+):
+    _end = paragraphs(f"{_module.EXAMPLES}\n\n{EXIT_CODES}")
+    app.command(help=paragraphs(_module.HELP), epilog=_end)(_command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(f"masked-denoise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    app(prog_name="masked-denoise")

@@ -1,0 +1,268 @@
+"""`masked-denoise denoise`: files in, clean files out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options
+from .job import Request, fit, given_models, look_at
+from .options import DENOISING, FITTING, OUTPUT
+from .preview import show_preview
+from .terminal import Terminal, duration, number, plain
+
+if TYPE_CHECKING:
+    from ..batch import Summary
+    from ..plan import Plan, Task
+    from ..report import ReportEntry
+    from ..survey import Picture
+    from .job import Models
+
+    Partners = Mapping[Path, Path]  # clean picture by source
+
+FIT_MINUTES = 2.0
+
+HELP = """Denoise pictures: PNG, JPEG, TIFF or NPY, grey, colour or any number of channels.
+
+Without --model a network is first fitted on the noisy pictures themselves, 2 minutes for each
+kind of them (grey, colour); no clean picture is needed. Results keep format, depth, alpha, colour
+profile and sub-folders; JPEG comes out as PNG unless --format jpeg is given."""
+
+EXAMPLES = options.examples(
+    "masked-denoise denoise photo.jpg -o clean.png",
+    "masked-denoise denoise photos/ -o clean/ --preview",
+    "masked-denoise denoise photos/ -o clean/ --fit 10 --save-model mine/",
+    "masked-denoise denoise photos/ -o clean/ --model mine/ --skip-existing --report clean.html",
+)
+
+
+def denoise(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Files and folders.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="OUT", help="A folder; for one file also a file."),
+    ],
+    model: options.Model = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--fit",
+            metavar="MINUTES",
+            min=0.001,
+            rich_help_panel=FITTING,
+            help="How long to fit, without --model.  \\[default: 2]",
+        ),
+    ] = None,
+    fit_steps: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
+    backbone: options.Backbone = None,
+    preset: options.Preset = None,
+    save_model: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep the fitted model.", rich_help_panel=FITTING),
+    ] = None,
+    strength: options.Strength = 1.0,
+    passes: options.Passes = None,
+    nan: Annotated[
+        str,
+        typer.Option(
+            metavar="error|mask",
+            rich_help_panel=DENOISING,
+            help="Refuse pictures with NaN pixels, or have these predicted from the others.",
+        ),
+    ] = "error",
+    suffix: Annotated[
+        str, typer.Option(help="Added to the names of results.", rich_help_panel=OUTPUT)
+    ] = "",
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            rich_help_panel=OUTPUT,
+            help="png, jpeg, tiff or npy.  \\[default: as it came, JPEG as PNG]",
+        ),
+    ] = None,
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Of JPEG.", rich_help_panel=OUTPUT)
+    ] = 95,
+    overwrite: options.Overwrite = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing", help="Denoise only what has no result.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    preview: Annotated[
+        bool,
+        typer.Option(
+            "--preview", help="Only show a crop before and after, and how long the job will take."
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", help="A page with before/after sliders.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    clean: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Clean pictures, to measure the results with."),
+    ] = None,
+    device: options.Device = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Denoise pictures; users read `HELP`."""
+    from ..plan import make_plan
+
+    given = {
+        "--fit": minutes,
+        "--backbone": backbone,
+        "--preset": preset,
+        "--save-model": save_model,
+    }
+    if model is not None and (
+        clash := [name for name, value in given.items() if value is not None]
+    ):
+        raise typer.BadParameter(f"--model is used as it is; leave out {', '.join(clash)}")
+    existing = options.existing(overwrite, skip_existing)
+    request = Request(
+        Terminal(quiet), output, model, clean, report, save_model, backbone or "fast-unet", preset,
+        minutes or FIT_MINUTES, fit_steps, seed, options.choose_device(device), passes, strength,
+        nan, quality,
+    )  # fmt: skip
+    options.check_new_file(report, "--report", existing != "error")
+    if save_model is not None:
+        options.check_new_folder(save_model, "--save-model", overwrite)
+    existing = "overwrite" if preview else existing
+    plan = make_plan(inputs, output, suffix=suffix, format=format, existing=existing)
+    if plan.skipped:
+        request.terminal.note(f"{len(plan.skipped)} results exist already and are skipped")
+    failed = show_preview(request, plan) if preview else _denoise(request, plan)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _denoise(request: Request, plan: Plan) -> bool:
+    """Do the whole job; return whether a file failed."""
+    from ..batch import denoise_files
+
+    terminal = request.terminal
+    models = given_models(request)
+    pictures, failures = look_at(request, plan, models)
+    partners = _partners(request, plan, pictures)
+    usable = {picture.path for picture in pictures}
+    tasks = [task for task in plan.tasks if task.source in usable]
+    if tasks and not models:
+        models = fit(request, pictures, request.minutes)
+    with terminal.track("denoising", len(tasks)) as advance:
+        summary = denoise_files(
+            tasks, models, passes=request.passes, seed=request.seed, strength=request.strength,
+            nan=request.nan, quality=request.quality, on_file=advance,
+        )  # fmt: skip
+    terminal.failed(summary.failures)
+    failed = len(failures) + len(summary.failures)
+    _tell(terminal, summary, failed)
+    results = [*plan.skipped, *(done.task for done in summary.done)]
+    _tell_scores(terminal, results, partners, models)
+    if request.report is not None and results:
+        _report(request.report, results, partners, models, summary)
+        terminal.say(f"[green]Report:[/green] {plain(request.report)}")
+    return failed > 0
+
+
+def _partners(request: Request, plan: Plan, pictures: Sequence[Picture]) -> Partners:
+    """Return the clean picture of each source that has one; all are readable and of its size."""
+    if request.clean is None:
+        return {}
+    from ..errors import DataError, ImageReadError, SizeError
+    from ..evaluate import pair_files
+    from ..images import find_images
+    from ..survey import survey
+
+    sources = [(task.source, task.root) for task in (*plan.tasks, *plan.skipped)]
+    pairing = pair_files(sources, find_images(request.clean))
+    if not pairing.pairs:
+        raise DataError(f"none of the pictures has a clean partner of its name in {request.clean}")
+    request.terminal.warn_files(pairing.unpaired_images, "no clean picture for")
+    partners = {pair.image: pair.clean for pair in pairing.pairs}
+    found, failures = survey(sorted(set(partners.values())))
+    if failures:
+        raise ImageReadError(str(failures[0]))
+    clean = {one.path: (one.height, one.width, one.channels) for one in found}
+    for one in pictures:
+        form = clean.get(partners.get(one.path, Path()))
+        if form is not None and form != (one.height, one.width, one.channels):
+            raise SizeError(
+                f"{partners[one.path]} is {form[1]} x {form[0]} with {form[2]} channels, its noisy "
+                f"picture {one.path} {one.width} x {one.height} with {one.channels}; both must be "
+                "alike"
+            )
+    return partners
+
+
+def _tell(terminal: Terminal, summary: Summary, failed: int) -> None:
+    """Print what was done."""
+    done = summary.done
+    if done:
+        where = {one.task.target.parent for one in done}
+        place = done[0].task.target if len(done) == 1 else min(where, key=lambda p: len(p.parts))
+        each = duration(sum(one.seconds for one in done) / len(done))
+        count = f"{len(done)} picture{'s' * (len(done) > 1)}"
+        terminal.say(f"[green]Denoised[/green] {count}, {each} each: {plain(place)}")
+    if failed:
+        terminal.error(f"{failed} file{'s' * (failed > 1)} could not be denoised, see above")
+
+
+def _tell_scores(
+    terminal: Terminal, results: Sequence[Task], partners: Partners, models: Models
+) -> None:
+    """Print mean PSNR and SSIM before and after, where clean pictures are known."""
+    from ..evaluate import CONVENTION, Pair, evaluate_pairs
+
+    known = [task for task in results if task.source in partners]
+    if not known or terminal.quiet:
+        return
+    value_range = next((model.value_range for model in models.values()), None)
+    before, after = (
+        evaluate_pairs(
+            [Pair(task.name, getattr(task, side), partners[task.source]) for task in known],
+            value_range=value_range,
+        )
+        for side in ("source", "target")
+    )
+    terminal.failed(after.failures)
+    if after.scores:
+        psnr, ssim = (
+            f"{number(before.mean[key], digits)} -> [bold]{number(after.mean[key], digits)}[/bold]"
+            for key, digits in (("psnr", 2), ("ssim", 4))
+        )
+        terminal.say(f"PSNR {psnr} dB, SSIM {ssim} ({CONVENTION})")
+
+
+def _report(
+    path: Path, results: Sequence[Task], partners: Partners, models: Models, summary: Summary
+) -> None:
+    """Write the page."""
+    from ..images import read_image
+    from ..report import ReportEntry, write_report
+
+    seconds = {done.task: done.seconds for done in summary.done}
+
+    def entries() -> Iterator[ReportEntry]:
+        for task in results:
+            noisy, denoised = read_image(task.source).pixels, read_image(task.target).pixels
+            channels = noisy.shape[2] if noisy.ndim == 3 else 1
+            model = models.get(channels)
+            yield ReportEntry(
+                task.name,
+                noisy,
+                denoised,
+                read_image(partners[task.source]).pixels if task.source in partners else None,
+                {"Seconds": seconds[task]} if task in seconds else {},
+                None if model is None or noisy.dtype.kind != "f" else model.value_range,
+            )
+
+    write_report(path, entries())

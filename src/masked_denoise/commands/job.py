@@ -1,0 +1,116 @@
+"""What `denoise` and its preview share: the request, the survey, models given or fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .terminal import Terminal, duration, plain
+
+if TYPE_CHECKING:
+    from ..denoiser import AsymmetricMaskDenoiser
+    from ..plan import Plan
+    from ..survey import Failure, Picture
+
+    Models = Mapping[int, AsymmetricMaskDenoiser]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; the names are those of the options."""
+
+    terminal: Terminal
+    output: Path
+    model: Path | None
+    clean: Path | None
+    report: Path | None
+    save_model: Path | None
+    backbone: str
+    preset: str | None
+    minutes: float
+    steps: int | None
+    seed: int
+    device: str
+    passes: int | None
+    strength: float
+    nan: str
+    quality: int
+
+
+def load_model(folder: Path, device: str) -> AsymmetricMaskDenoiser:
+    """Return the denoiser in a folder, on the device."""
+    from ..denoiser import AsymmetricMaskDenoiser
+
+    return AsymmetricMaskDenoiser.from_pretrained(folder).to(device)
+
+
+def given_models(request: Request) -> Models:
+    """Return the model that was given, by its channels; where none was, check what is to be made.
+
+    Nothing is trained here: whatever is wrong with a name is told at once.
+    """
+    if request.model is not None:
+        denoiser = load_model(request.model, request.device)
+        return {denoiser.channels: denoiser}
+    from ..backbones import backbone_info
+    from ..presets import preset
+
+    backbone_info(request.backbone)
+    preset(request.preset or "default")
+    return {}
+
+
+def look_at(request: Request, plan: Plan, models: Models) -> tuple[list[Picture], list[Failure]]:
+    """Return the pictures that can be denoised; name those that cannot, and why."""
+    from ..batch import fits_format
+    from ..survey import survey
+
+    denoiser = next(iter(models.values()), None)
+    targets = {task.source: task.target for task in plan.tasks}
+    with request.terminal.track("reading", len(targets)) as advance:
+        pictures, failures = survey(
+            list(targets),
+            channels=None if denoiser is None else denoiser.channels,
+            smallest=1 if denoiser is None else denoiser.stride,
+            nan=request.nan,
+            check=fits_format(targets, request.quality),
+            on_file=advance,
+        )
+    request.terminal.failed(failures)
+    return pictures, failures
+
+
+def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models:
+    """Return a denoiser for each kind of picture, fitted on them; stop where Ctrl-C stopped it."""
+    from ..batch import fit_models
+    from ..survey import by_channels, kind_name
+
+    groups = by_channels(pictures)
+    budget = duration(60 * minutes) if request.steps is None else f"{request.steps} steps"
+    if len(groups) > 1:
+        kinds = " and ".join(kind_name(channels) for channels in groups)
+        request.terminal.note(f"There are {kinds} pictures: each kind gets a model of its own.")
+
+    def tell(channels: int, count: int) -> None:
+        what = f"{count} {kind_name(channels)} picture{'s' * (count > 1)}"
+        request.terminal.note(
+            f"No --model given: fitting {plain(request.backbone)} on the {what} for {budget}."
+        )
+
+    models = fit_models(
+        pictures, backbone=request.backbone, preset=request.preset, minutes=minutes,
+        steps=request.steps, seed=request.seed, device=request.device,
+        progress=not request.terminal.quiet, on_group=tell,
+    )  # fmt: skip
+    stopped = any(one.fit_record.get("stopped") == "interrupted" for one in models.values())
+    if request.save_model is not None:
+        for channels, denoiser in models.items():
+            place = request.save_model
+            place = place / kind_name(channels) if len(models) > 1 else place
+            denoiser.save_pretrained(place)
+            request.terminal.note(f"The model is kept in {plain(place)}")
+    if stopped:
+        raise KeyboardInterrupt
+    return models

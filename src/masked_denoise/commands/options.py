@@ -1,0 +1,130 @@
+"""Options that several commands share, and the devices they can name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+FITTING, OUTPUT, DENOISING = "Fitting", "Output", "Denoising"
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="DEVICE", help="cpu, cuda or mps.  \\[default: the best there is]"),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=OUTPUT)
+]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", dir_okay=False, help="Write the numbers as JSON."),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The network; `masked-denoise backbones` lists them.",
+        rich_help_panel=FITTING,
+    ),
+]  # fmt: skip
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="A recipe: default, or amsnet for the paper's.",
+        rich_help_panel=FITTING,
+    ),
+]  # fmt: skip
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", "-m", metavar="FOLDER", help="A model that `train` or --save-model wrote."
+    ),
+]
+Passes = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Mask draws to average; more take longer.  \\[default: the model's]",
+        rich_help_panel=DENOISING,
+    ),
+]  # fmt: skip
+Strength = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="1 for the full effect, 0 for the input.", rich_help_panel=DENOISING
+    ),
+]
+
+
+def paragraphs(text: str) -> str:
+    """Return a text with every paragraph in one line, for the width of the terminal to break."""
+    return "\n\n".join(" ".join(part.split("\n")) for part in text.split("\n\n"))
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help that shows how it is typed."""
+    return "\n\n".join(["[bold]Examples[/bold]", *(f"[cyan]{line}[/cyan]" for line in lines)])
+
+
+def choose_device(name: str | None) -> str:
+    """Return a device that is there: the one named, else the best.
+
+    Raises:
+        SettingError: it is no device, or not there.
+    """
+    import torch
+
+    from ..errors import SettingError
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    there = ["cpu", *["cuda"] * cuda, *["mps"] * mps]
+    if name is None:
+        return there[-1]
+    if name not in there:
+        raise SettingError(
+            f"there is no device '{name}'; this machine has: {', '.join(there)} (of several GPUs, "
+            "choose with CUDA_VISIBLE_DEVICES)"
+        )
+    return name
+
+
+def existing(overwrite: bool, skip: bool = False) -> str:
+    """Return what to do with results that exist, as `make_plan` takes it."""
+    if overwrite and skip:
+        raise typer.BadParameter("--overwrite and --skip-existing exclude one another; give one")
+    return "overwrite" if overwrite else "skip" if skip else "error"
+
+
+def check_new_file(path: Path | None, option: str, overwrite: bool) -> None:
+    """Raise unless a file can be written there, and none is there or it may be replaced."""
+    if path is None:
+        return
+    from ..errors import ImageWriteError, SettingError
+    from ..plan import check_writable
+
+    if path.is_dir():
+        raise ImageWriteError(f"{option} {path} is a folder; give a file")
+    if path.exists() and not overwrite:
+        raise SettingError(f"{option} {path} exists already; give another, or --overwrite")
+    check_writable(path.parent)
+
+
+def check_new_folder(path: Path, option: str, overwrite: bool, hint: str = "--overwrite") -> None:
+    """Raise unless a folder can be filled there that is new or empty, or may be replaced."""
+    from ..errors import SettingError
+    from ..plan import check_writable
+
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise SettingError(f"{option} {path} is not empty; give another folder, or {hint}")
+    check_writable(path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write plain values as JSON, whole or not at all; infinite numbers are not allowed in it."""
+    from ..plan import write_text
+
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,54 @@
+"""`masked-denoise denoise --preview`: one crop before and after, and how long the job will take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .job import Request, fit, given_models, look_at
+from .terminal import duration, plain
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+
+PREVIEW_MINUTES = 0.25
+
+
+def show_preview(request: Request, plan: Plan) -> bool:
+    """Write the picture and tell the time; return whether a file could not be used."""
+    from ..preview import expected_seconds, make_preview
+    from ..survey import by_channels
+
+    models = given_models(request)
+    pictures, failures = look_at(request, plan, models)
+    if not pictures:
+        return True
+    groups = by_channels(pictures)
+    group = max(groups.values(), key=len)
+    chosen = group[len(group) // 2]
+    short, fitting = 0.0, 0.0
+    if not models:
+        short, fitting = min(request.minutes, PREVIEW_MINUTES), 60 * request.minutes * len(groups)
+        models = fit(request, group, short)
+    denoiser = models[chosen.channels]
+    result = next(task.target for task in plan.tasks if task.source == chosen.path)
+    made = make_preview(
+        chosen.path, result.with_name(f"{result.stem}_preview.png"), denoiser,
+        passes=request.passes, seed=request.seed, strength=request.strength, nan=request.nan,
+        result_suffix=result.suffix,
+    )  # fmt: skip
+    say = request.terminal.say
+    say(
+        f"[green]Preview:[/green] {plain(made.path)}, {made.width} x {made.height} pixels of "
+        f"{plain(chosen.path.name)} from column {made.left}, row {made.top}"
+    )
+    work = expected_seconds(pictures, made.seconds_per_pixel, denoiser)
+    count = f"{len(pictures)} picture{'s' * (len(pictures) > 1)}"
+    speed = f"{duration(1e6 * made.seconds_per_pixel)} a megapixel"
+    fitted = f"{duration(fitting)} of fitting, then " if fitting else ""
+    say(
+        f"The whole job will take about [bold]{duration(fitting + work)}[/bold]: {fitted}{count} "
+        f"at {speed}."
+    )
+    if fitting > 60 * short:
+        say(f"The preview was fitted for {duration(60 * short)} only: the job comes out better.")
+    return bool(failures)

@@ -1,0 +1,204 @@
+"""`masked-denoise train`: a model from noisy pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+from .options import FITTING
+from .terminal import Terminal, duration, number, plain
+
+if TYPE_CHECKING:
+    from ..survey import Failure, Picture
+
+HELP = """Train a model on noisy pictures alone, to be used with `denoise --model`.
+
+All pictures must have the same number of channels. Ctrl-C keeps the model as it is by then, and
+--resume goes on with it. Give one of --minutes (default 5), --steps and --epochs."""
+
+EXAMPLES = options.examples(
+    "masked-denoise train noisy/ -o mine/ --minutes 20",
+    "masked-denoise train noisy/ -o mine/ --minutes 20 --resume",
+    "masked-denoise train noisy/ -o paper/ --preset amsnet --backbone unet --device cuda",
+    "masked-denoise train noisy/ -o mine/ --validation-noisy dev/ --validation-clean dev_clean/",
+)
+
+MINUTES = 5.0
+_VALIDATION = "Validation"
+
+
+def _setting(text: str, **more: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel=FITTING, **more)
+
+
+def train(
+    noisy: Annotated[list[Path], typer.Argument(metavar="NOISY", help="Files and folders.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MODEL", help="Folder for the model.")
+    ],
+    minutes: Annotated[float | None, typer.Option(min=0.001, help="Budget in time.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Budget in steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.001, help="Budget in passes.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in MODEL, if there is one.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the model that is there.")
+    ] = False,
+    backbone: options.Backbone = None,
+    preset: options.Preset = None,
+    train_stride: Annotated[
+        list[int] | None, _setting("Stride in training; of several, one a step is drawn.", min=1)
+    ] = None,
+    stride: Annotated[int | None, _setting("Stride at inference.", min=1)] = None,
+    batch_size: Annotated[int | None, _setting("Crops a step.", min=1)] = None,
+    crop: Annotated[int | None, _setting("Longest side of a crop.", min=1)] = None,
+    learning_rate: Annotated[float | None, _setting("Highest learning rate.")] = None,
+    smooth_steps: Annotated[
+        float | None, _setting("Share of the budget, or steps, with the smoothness loss.", min=0)
+    ] = None,
+    accumulate: Annotated[int | None, _setting("Batches a step.", min=1)] = None,
+    mixed_precision: Annotated[str | None, _setting("no, bf16 or fp16.")] = None,
+    validation_noisy: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Noisy pictures ...", rich_help_panel=_VALIDATION),
+    ] = None,
+    validation_clean: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            rich_help_panel=_VALIDATION,
+            help="... and clean ones of their names; the best weights by PSNR are kept.",
+        ),
+    ] = None,
+    device: options.Device = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a model; users read `HELP`."""
+    from ..batch import new_denoiser
+    from ..images import find_images
+
+    terminal = Terminal(quiet)
+    budgets = [value for value in (minutes, steps, epochs) if value is not None]
+    if len(budgets) > 1:
+        raise typer.BadParameter("give one of --minutes, --steps and --epochs")
+    if not budgets and preset in (None, "default"):
+        minutes = MINUTES
+    where = options.choose_device(device)
+    if not resume:
+        options.check_new_folder(output, "--output", overwrite, "--resume, or --overwrite")
+    files = [file for file, _ in find_images(noisy)]
+    pictures, failures = _look_at(terminal, files)
+    channels = pictures[0].channels
+    denoiser = new_denoiser(
+        backbone or "fast-unet", channels=channels, preset=preset, seed=seed, stride=stride,
+        train_stride=train_stride or None,
+    )  # fmt: skip
+    failures += _too_small(pictures, max(denoiser.train_strides))
+    terminal.failed(failures)
+    bad = {failure.path for failure in failures}
+    used = [picture.path for picture in pictures if picture.path not in bad]
+    validation = _validation(terminal, validation_noisy, validation_clean, channels)
+    terminal.note(f"training {backbone or 'fast-unet'} on {len(used)} pictures, {where}")
+    denoiser.fit(
+        used, minutes=minutes, steps=steps, epochs=epochs, batch_size=batch_size, crop=crop,
+        learning_rate=learning_rate, smooth_steps=smooth_steps, accumulate=accumulate,
+        mixed_precision=mixed_precision, validation=validation, output=output, resume=resume,
+        seed=seed, device=where, progress=not quiet,
+    )  # fmt: skip
+    _tell(terminal, output, denoiser.fit_record)
+    if denoiser.fit_record["stopped"] == "interrupted":
+        raise KeyboardInterrupt
+    if failures:
+        raise typer.Exit(1)
+
+
+def _look_at(terminal: Terminal, files: Sequence[Path]) -> tuple[list[Picture], list[Failure]]:
+    """Return the pictures that can be read, all of one number of channels, and those that cannot.
+
+    Raises:
+        DataError: there is none, or they differ in channels.
+    """
+    from ..errors import DataError
+    from ..survey import by_channels, kind_name, survey
+
+    with terminal.track("reading", len(files)) as advance:
+        pictures, failures = survey(files, on_file=advance)
+    if not pictures:
+        terminal.failed(failures)
+        raise DataError(f"none of the {len(files)} files can be trained on, see above")
+    groups = by_channels(pictures)
+    if len(groups) > 1:
+        told = ", ".join(
+            f"{len(group)} {kind_name(channels)} (such as {group[0].path})"
+            for channels, group in groups.items()
+        )
+        raise DataError(f"a model takes one kind of picture, here are {told}; train one for each")
+    return pictures, failures
+
+
+def _too_small(pictures: Sequence[Picture], smallest: int) -> list[Failure]:
+    """Return the pictures that have no room for the stride.
+
+    Raises:
+        SizeError: that is all of them.
+    """
+    from ..errors import SizeError
+    from ..survey import Failure
+
+    small = [one for one in pictures if min(one.height, one.width) < smallest]
+    if len(small) == len(pictures):
+        raise SizeError(
+            f"all pictures are too small; train_stride needs sides of {smallest} pixels"
+        )
+    return [
+        Failure(one.path, f"it is {one.width} x {one.height} pixels; train_stride needs {smallest}")
+        for one in small
+    ]
+
+
+def _validation(
+    terminal: Terminal, noisy: Path | None, clean: Path | None, channels: int
+) -> list[tuple[Any, Any]] | None:
+    """Return the pairs of pictures that measure the run, None for none.
+
+    Raises:
+        DataError: there is no pair, or one of another number of channels.
+    """
+    if noisy is None and clean is None:
+        return None
+    if noisy is None or clean is None:
+        raise typer.BadParameter("--validation-noisy and --validation-clean need each other")
+    from ..errors import SizeError
+    from ..evaluate import find_pairs
+    from ..images import read_image
+
+    pairing = find_pairs(noisy, clean)
+    terminal.warn_files(pairing.unpaired_images, "no clean picture for")
+    pairs = []
+    for pair in pairing.pairs:
+        images = read_image(pair.image).pixels, read_image(pair.clean).pixels
+        forms = [one.shape if one.ndim == 3 else (*one.shape, 1) for one in images]
+        if forms[0] != forms[1] or forms[0][2] != channels:
+            raise SizeError(
+                f"{pair.image} is {forms[0]} and {pair.clean} {forms[1]} (height, width, "
+                f"channels); both must be alike, with {channels} channels as in training"
+            )
+        pairs.append(images)
+    return pairs
+
+
+def _tell(terminal: Terminal, output: Path, record: dict[str, Any]) -> None:
+    """Print where the model is and how the run ended."""
+    best = record.get("best")
+    score = f", best score {number(best['score'], 2)} dB at step {best['step']}" if best else ""
+    terminal.say(
+        f"[green]Model:[/green] {plain(output)} ({record['steps']} steps in "
+        f"{duration(record['seconds'])}{score})"
+    )
+    terminal.say(f"Use it: masked-denoise denoise photos/ -o clean/ --model {plain(output)}")

@@ -1,0 +1,100 @@
+"""The shipped samples denoised by a model fitted on nothing but them, with pictures to look at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .batch import denoise_files, fit_models
+from .errors import ImageWriteError
+from .images import ImageFile, read_image, write_image
+from .metrics import score
+from .panel import side_by_side
+from .plan import Task, check_writable
+from .report import ReportEntry, write_report
+from .samples import list_samples, sample_path
+from .survey import survey
+
+MINUTES = 1.0
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """PSNR in dB and SSIM of one sample against its clean picture, before and after."""
+
+    name: str
+    path: Path
+    psnr: tuple[float, float]
+    ssim: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo wrote: a result a sample, a picture of them all, and a page."""
+
+    samples: tuple[SampleResult, ...]
+    picture: Path
+    report: Path
+    seconds: float
+
+
+def run_demo(
+    folder: str | Path,
+    *,
+    minutes: float = MINUTES,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+    tell: Callable[[str], None] = lambda text: None,
+) -> DemoResult:
+    """Return what was written into a folder; files that an earlier demo left there are replaced.
+
+    Args:
+        folder: for <sample>_denoised.png, before_after.png and report.html.
+        minutes: of training; denoising takes a few seconds more.
+        steps: of training, instead of minutes.
+        seed: of the run.
+        device: where to train, None for the best there is.
+        progress: show a bar.
+        tell: called with a line of text at each stage.
+
+    Raises:
+        ImageWriteError: the folder cannot be written.
+    """
+    start = time.perf_counter()
+    folder = Path(folder)
+    check_writable(folder)
+    names = list_samples()
+    sources = {name: sample_path(name) for name in names}
+    tasks = {
+        name: Task(source, source.parent, folder / f"{name}_denoised.png")
+        for name, source in sources.items()
+    }
+    pictures, _ = survey(sources.values())
+    tell(f"fitting a model on the {len(names)} noisy samples, without their clean pictures")
+    models = fit_models(
+        pictures, minutes=minutes, steps=steps, seed=seed, device=device, progress=progress
+    )
+    tell("denoising")
+    summary = denoise_files(tasks.values(), models, seed=seed)
+    for failure in summary.failures:
+        raise ImageWriteError(str(failure))
+    samples, rows, entries = [], [], []
+    for name, task in tasks.items():
+        paths = (task.source, task.target, sample_path(name, clean=True))
+        noisy, denoised, clean = (read_image(path).pixels for path in paths)
+        before, after = score(noisy, clean), score(denoised, clean)
+        psnr, ssim = ((before[key], after[key]) for key in ("psnr", "ssim"))
+        samples.append(SampleResult(name, task.target, psnr, ssim))
+        labels = (f"{name}, noisy: {psnr[0]:.1f} dB", f"denoised: {psnr[1]:.1f} dB")
+        rows.append(list(zip(labels, (noisy, denoised), strict=True)))
+        entries.append(ReportEntry(name, noisy, denoised, clean))
+    picture, report = folder / "before_after.png", folder / "report.html"
+    write_image(picture, ImageFile(side_by_side(rows)))
+    budget = f"{minutes:g} minutes" if steps is None else f"{steps} steps"
+    facts = {"Model": f"fitted for {budget} on these noisy pictures alone"}
+    write_report(report, entries, title="Samples, denoised", facts=facts)
+    return DemoResult(tuple(samples), picture, report, time.perf_counter() - start)

@@ -1,0 +1,174 @@
+"""The network in training, with what trains it: optimizer, precision and averaged weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import load_weights
+from .errors import BackboneError
+from .scheme import Key, hash_key
+from .settings import FitSettings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from .denoiser import AsymmetricMaskDenoiser
+
+EMA_RISE = 10.0  # steps over which the decay of the average rises: step / (step + EMA_RISE)
+_NETWORK = 64  # purpose of the random stream for what networks draw, plus the process
+
+
+class Learner:
+    """Takes optimizer steps on the backbone of a denoiser, and averages its weights.
+
+    Args:
+        denoiser: moved to the accelerator's device and put in training mode.
+        settings: of the run.
+        accelerator: decides device, precision, accumulation and processes.
+
+    Raises:
+        BackboneError: the backbone has nothing to train.
+    """
+
+    def __init__(
+        self, denoiser: AsymmetricMaskDenoiser, settings: FitSettings, accelerator: Accelerator
+    ) -> None:
+        from timm.utils.model_ema import ModelEmaV3
+
+        self.denoiser, self.settings, self.accelerator = denoiser, settings, accelerator
+        self.weights = [p for p in denoiser.backbone.parameters() if p.requires_grad]
+        if not self.weights:
+            raise BackboneError("the backbone has no weights to train; there is nothing to fit")
+        denoiser.train().to(accelerator.device)
+        optimizer = torch.optim.AdamW(
+            self.weights,
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=accelerator.device.type in ("cpu", "cuda") or None,
+        )
+        self.model, self.optimizer = accelerator.prepare(denoiser, optimizer)
+        self.average: Any = None
+        if settings.ema_decay:
+            self.average = ModelEmaV3(
+                denoiser.backbone,
+                decay=settings.ema_decay,
+                use_warmup=True,
+                warmup_gamma=EMA_RISE,
+                warmup_power=1.0,
+                exclude_buffers=True,  # they are copied
+            )
+
+    def backward(self, image: Tensor, batch: int, smoothness: float | None) -> Tensor:
+        """Add the gradient of one batch; where it is the last to accumulate, step the optimizer.
+
+        Args:
+            image: float (B, C, H, W) on the 0..1 scale.
+            batch: its number, from which masks, stride, branch and dropout are drawn.
+            smoothness: None in stage B, lambda in stage P.
+
+        Returns:
+            The loss, a scalar on the device.
+        """
+        seed, rank = self.settings.seed, self.accelerator.process_index
+        image = image.to(self.accelerator.device, non_blocking=True)
+        _seed(image.device, hash_key(Key(seed, _NETWORK + rank, batch)))
+        with self.accelerator.accumulate(self.model):
+            loss: Tensor = self.model(
+                image, step=batch, sample=rank * len(image), seed=seed, smoothness=smoothness,
+                loss=self.settings.loss,
+            )  # fmt: skip
+            self.accelerator.backward(loss)
+            if self.accelerator.sync_gradients and self.settings.clip_norm:
+                self.accelerator.clip_grad_norm_(self.weights, self.settings.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return loss.detach()
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def update_average(self, step: int) -> None:
+        """Let the average follow the weights after step number `step`, counted from 1."""
+        if self.average is not None:
+            self.average.update(self.denoiser.backbone, step=step)
+
+    def averaged(self) -> dict[str, Tensor]:
+        """Return the weights that count: averaged where an average is kept; not a copy."""
+        model = self.denoiser.backbone if self.average is None else self.average.module
+        return dict(model.state_dict())
+
+    def use(self, weights: dict[str, Tensor]) -> None:
+        """Put weights into the backbone."""
+        self.denoiser.backbone.load_state_dict(weights)
+
+    def is_finite(self) -> bool:
+        """Return whether every weight is a finite number."""
+        with torch.no_grad():
+            return bool(torch.stack([p.isfinite().all() for p in self.weights]).all())
+
+    @contextmanager
+    def judged(self) -> Iterator[AsymmetricMaskDenoiser]:
+        """Lend the denoiser with the averaged weights, its backbone in evaluation mode."""
+        backbone = self.denoiser.backbone
+        judged = backbone if self.average is None else self.average.module
+        modes = [(module, module.training) for module in backbone.modules()]
+        try:
+            self.denoiser.backbone = judged.eval()
+            with self.accelerator.autocast():
+                yield self.denoiser
+        finally:
+            judged.eval()
+            self.denoiser.backbone = backbone
+            for module, training in modes:
+                module.training = training
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load_state` takes; its tensors change with the next step."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        return {
+            "backbone": dict(self.denoiser.backbone.state_dict()),
+            "average": None if self.average is None else dict(self.average.module.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where the run that gave `state` stood.
+
+        Raises:
+            CheckpointError: the weights do not fit the backbone.
+        """
+        load_weights(self.denoiser.backbone, state["backbone"], "the checkpoint")
+        if self.average is not None:
+            load_weights(self.average.module, state["average"], "the checkpoint")
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        if state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def release(self) -> None:
+        """Leave the denoiser free of what training put on it, in evaluation mode."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            self.denoiser.__dict__.pop(name, None)  # what accelerate puts on a prepared module
+        self.denoiser.eval()
+
+
+def _seed(device: torch.device, number: int) -> None:
+    """Seed the generators that a network on the device may draw from.
+
+    torch.manual_seed seeds those of all devices, which takes longer.
+    """
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
+    elif device.type == "mps":
+        torch.mps.manual_seed(number)

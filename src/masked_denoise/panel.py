@@ -1,0 +1,94 @@
+"""Pictures beside each other with a label above each: what previews and demos leave to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError, PixelError, SettingError, SizeError
+
+Array = NDArray[Any]
+
+_GAP, _STRIP, _LETTERS = 12, 34, 18  # pixels: between pictures, of a label, of its letters
+_PAPER, _INK = 255, 30
+
+
+def side_by_side(
+    rows: Sequence[Sequence[tuple[str, Array]]],
+    *,
+    value_range: tuple[float, float] | None = None,
+    magnify: int = 1,
+) -> NDArray[np.uint8]:
+    """Return one picture, uint8 (H, W, 3), of rows of (label, pixels), left to right.
+
+    Args:
+        rows: pixels are arrays (H, W) or (H, W, C) of an integer or float type; of other numbers
+            of channels than three the first is shown in grey.
+        value_range: (black, white) of float pixels; (0, 1) where not given.
+        magnify: every pixel becomes a square of so many pixels.
+
+    Raises:
+        DataError: there is no picture.
+        SizeError, PixelError: pixels have another shape or type.
+        SettingError: `magnify` is not positive.
+
+    >>> side_by_side([[("noisy", np.zeros((10, 20), np.uint8))]], magnify=2).shape
+    (78, 64, 3)
+    """
+    if magnify < 1:
+        raise SettingError(f"magnify is {magnify}; 1 or more is needed")
+    if not rows or not all(rows):
+        raise DataError("there is no picture to show: every row needs one or more")
+    strips = [_strip(row, value_range, magnify) for row in rows]
+    width = max(strip.shape[1] for strip in strips)
+    padded = [
+        np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=_PAPER)
+        for strip in strips
+    ]
+    bottom = np.full((_GAP, width, 3), _PAPER, np.uint8)
+    return np.concatenate([*padded, bottom])
+
+
+def display(pixels: Array, value_range: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+    """Return pixels as they are shown on a screen: uint8 (H, W, 3); NaN is black.
+
+    >>> display(np.array([[0, 65535]], np.uint16))[0, :, 0].tolist()
+    [0, 255]
+    """
+    if pixels.ndim not in (2, 3):
+        raise SizeError(f"pixels have shape {pixels.shape}; (H, W) or (H, W, C) is needed")
+    if pixels.dtype.kind not in "uif":
+        raise PixelError(f"pixels are {pixels.dtype}; integers or floats are needed")
+    colours = pixels[..., None] if pixels.ndim == 2 else pixels
+    colours = colours if colours.shape[2] == 3 else np.repeat(colours[..., :1], 3, axis=2)
+    low, high = value_range or (0.0, 1.0)
+    if pixels.dtype.kind != "f":
+        low, high = 0.0, float(np.iinfo(pixels.dtype).max)
+    unit = np.nan_to_num((colours.astype(np.float32) - low) / (high - low))
+    return np.rint(255 * unit.clip(0, 1)).astype(np.uint8)
+
+
+def _strip(
+    row: Sequence[tuple[str, Array]], value_range: tuple[float, float] | None, magnify: int
+) -> NDArray[np.uint8]:
+    """Return one row: labels above, a gap at the left of each picture and at the right end."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    shown = [display(pixels, value_range) for _, pixels in row]
+    shown = [one.repeat(magnify, axis=0).repeat(magnify, axis=1) for one in shown]
+    width = sum(one.shape[1] + _GAP for one in shown) + _GAP
+    canvas = Image.new(
+        "RGB", (width, _STRIP + max(len(one) for one in shown) + _GAP), (_PAPER,) * 3
+    )
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=_LETTERS)
+    left = _GAP
+    for (label, _), one in zip(row, shown, strict=True):
+        draw.text((left, _STRIP // 2), label, fill=(_INK,) * 3, font=font, anchor="lm")
+        canvas.paste(Image.fromarray(one), (left, _STRIP))
+        left += one.shape[1] + _GAP
+    strip: NDArray[np.uint8] = np.asarray(canvas, np.uint8)[:-_GAP]
+    return strip

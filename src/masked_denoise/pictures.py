@@ -1,0 +1,285 @@
+"""Pictures to train on, in whatever form they are had: arrays (C, H, W) that crops are cut from."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import DataError, ImageReadError, PixelError, SizeError
+from .values import ValueRange, to_batch
+
+Array = NDArray[Any]
+Paths = str | Path | Iterable[str | Path]
+
+MEMORY_LIMIT = 4 << 30  # bytes of pixels held; of more files only some are held at a time
+SLACK = 0.25  # how far floats may leave [0, 1], as noise makes them, and still count as inside
+IMAGE_KEYS = ("image", "noisy", "input")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures that can be read one by one.
+
+    Attributes:
+        read: called as read(index), returns (C, H, W) in the stored dtype and scale.
+        areas: number of pixels of each, where known, else a guess; crops are drawn in proportion.
+        shortest: the shortest side of those seen so far.
+        slots: 0 where each may be read at any time; else how many are held in memory.
+    """
+
+    read: Callable[[int], Array]
+    areas: Sequence[int]
+    shortest: int
+    slots: int = 0
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+
+def image_of(item: object) -> Tensor | Array:
+    """Return the picture in an item of a data set or a batch of a loader.
+
+    A tensor or array is the picture itself; of a tuple or list it is the first tensor; of a
+    mapping what stands under "image", "noisy" or "input", else its only 4-D or only 3-D tensor.
+
+    Raises:
+        DataError: there is no picture in it.
+
+    >>> image_of((torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))).shape
+    torch.Size([2, 3, 8, 8])
+    """
+    if isinstance(item, Tensor | np.ndarray):
+        return item
+    if isinstance(item, Mapping):
+        for key in IMAGE_KEYS:
+            if key in item:
+                return image_of(item[key])
+        for ndim in (4, 3):
+            found = [v for v in item.values() if _is_picture(v) and v.ndim == ndim]
+            if len(found) == 1:
+                return image_of(found[0])
+        raise DataError(
+            f"a batch has the keys {', '.join(map(str, item))}; the noisy image is looked for "
+            f"under {', '.join(IMAGE_KEYS)}, or as the only tensor of 4 dimensions"
+        )
+    if isinstance(item, tuple | list):
+        for part in item:
+            if _is_picture(part):
+                return image_of(part)
+            if isinstance(part, Mapping) or hasattr(part, "__array_interface__"):
+                return image_of(part)
+    elif hasattr(item, "__array_interface__"):
+        return np.asarray(item)
+    raise DataError(
+        f"a {type(item).__name__} came where a picture or a batch is needed: a tensor, an array, a "
+        "tuple whose first tensor is the image, or a dict with the key 'image'"
+    )
+
+
+def split(image: Tensor | Array, channels: int, what: str = "the picture") -> list[Array]:
+    """Return the pictures (C, H, W) that a tensor or array holds, in its dtype, mostly uncopied.
+
+    Args:
+        image: array (H, W), (H, W, C) or (N, H, W, C); tensor (C, H, W) or (N, C, H, W); of one
+            channel also a stack (N, H, W).
+        channels: C, which tells the forms apart.
+        what: the name of the picture in messages.
+
+    Raises:
+        SizeError: the shape is none of these.
+        PixelError: the dtype cannot hold a picture.
+    """
+    is_array = isinstance(image, np.ndarray)
+    array = image if isinstance(image, np.ndarray) else _to_numpy(image)
+    to_batch(np.zeros((1, 1), array.dtype))  # raises PixelError for a dtype that cannot be used
+    if 0 in array.shape:
+        raise SizeError(f"{what} has shape {tuple(array.shape)}; no side may be empty")
+    if array.ndim == 2 and channels == 1:
+        return [array[None]]
+    if array.ndim in (3, 4):
+        stack = array[None] if array.ndim == 3 else array
+        if is_array and stack.shape[3] == channels:
+            return list(np.moveaxis(stack, 3, 1))
+        if stack.shape[1] == channels:
+            return list(stack)
+        colours = array.shape[-1] if is_array else array.shape[0]
+        if array.ndim == 3 and channels == 1 and colours not in (2, 3, 4):
+            return list(array[:, None])
+    c = channels
+    raise SizeError(
+        f"{what} has shape {tuple(array.shape)}, the denoiser takes {c} channel{'s' * (c > 1)}: "
+        f"arrays (H, W, {c}) or tensors ({c}, H, W), or several as (N, H, W, {c}) or "
+        f"(N, {c}, H, W). For pictures of C channels make it with "
+        "AsymmetricMaskDenoiser(..., channels=C)"
+    )
+
+
+def pictures_in_memory(images: Iterable[Tensor | Array], channels: int) -> Pictures:
+    """Return pictures that are already in memory.
+
+    Raises:
+        DataError: there are none.
+        SizeError, PixelError: one of them cannot be used, or has NaN or infinite pixels.
+    """
+    arrays: list[Array] = []
+    for number, image in enumerate(images):
+        for array in split(image, channels, f"picture {number}"):
+            check_picture(array, f"picture {number}")
+            arrays.append(array)
+    if not arrays:
+        raise DataError("there are no pictures to train on: the list or array is empty")
+    return _held(arrays)
+
+
+def pictures_in_files(paths: Paths, channels: int) -> Pictures:
+    """Return the pictures of files and folders; a file that cannot be read is skipped, and told.
+
+    Pixels are held in memory up to `MEMORY_LIMIT`; of more, a part at a time.
+
+    Raises:
+        ImageReadError: a path does not exist, or no file can be read.
+        DataError: there are no images.
+        SizeError: a picture has another number of channels.
+    """
+    from .images import find_images
+
+    files = [file for file, _ in find_images(paths)]
+    arrays: list[Array] = []
+    held = 0
+    for file in files:
+        try:
+            arrays.append(_read_file(file, channels))
+        except ImageReadError as error:
+            warnings.warn(f"left out of training: {error}", stacklevel=2)
+            continue
+        held += arrays[-1].nbytes
+        if held > MEMORY_LIMIT:
+            return _held_in_part(files, arrays, channels)
+    if not arrays:
+        raise ImageReadError(f"none of the {len(files)} image files can be read, {files[0]} first")
+    return _held(arrays)
+
+
+def pictures_of_items(dataset: Any, channels: int) -> Pictures:
+    """Return the items of a map-style data set, read anew for each crop.
+
+    Raises:
+        DataError: the data set is empty.
+        SizeError: an item does not hold one picture of so many channels.
+    """
+    if len(dataset) == 0:
+        raise DataError("the data set is empty; it needs at least one picture")
+
+    def read(index: int) -> Array:
+        found = split(image_of(dataset[index]), channels, f"item {index} of the data set")
+        if len(found) != 1:
+            raise SizeError(
+                f"item {index} of the data set holds {len(found)} pictures; one, (C, H, W), is "
+                "needed; pass a DataLoader where the items are batches"
+            )
+        check_picture(found[0], f"item {index} of the data set")
+        return found[0]
+
+    first = read(0)
+    return Pictures(read, [_area(first)] * len(dataset), min(first.shape[1:]))
+
+
+def measured_range(pictures: Pictures) -> ValueRange | None:
+    """Return the range of float pictures that leave [0, 1], None where there is no need for one.
+
+    (low, high) are the 0.1 and 99.9 percentiles over up to 64 of the pictures, so that a few hot
+    pixels do not count. Values up to a quarter outside [0, 1] are taken for noise.
+    """
+    samples = []
+    for index in range(0, len(pictures), math.ceil(len(pictures) / 64)):
+        array = pictures.read(index)
+        if array.dtype.kind == "f":
+            step = max(1, math.isqrt(_area(array) >> 14))
+            samples.append(array[:, ::step, ::step].astype(np.float64).ravel())
+    return range_of(np.concatenate(samples)) if samples else None
+
+
+def range_of(values: Array) -> ValueRange | None:
+    """Return the 0.1 and 99.9 percentiles of floats, None where they lie in [0, 1] or nearly so."""
+    low, high = (float(v) for v in np.quantile(values, (0.001, 0.999)))
+    if low >= -SLACK and high <= 1 + SLACK:
+        return None
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def check_picture(array: Array, what: str) -> None:
+    """Raise PixelError where a float picture has NaN or infinite pixels."""
+    if array.dtype.kind != "f" or np.isfinite(array.min() + array.max()):
+        return
+    bad = ~np.isfinite(array)
+    channel, row, col = (int(place[0]) for place in np.nonzero(bad))
+    raise PixelError(
+        f"{what} has {int(bad.sum())} NaN or infinite values, the first at channel {channel}, row "
+        f"{row}, column {col}; replace them first, for example with numpy.nan_to_num"
+    )
+
+
+def _held(arrays: list[Array]) -> Pictures:
+    return Pictures(arrays.__getitem__, [_area(array) for array in arrays], _shortest(arrays))
+
+
+def _held_in_part(files: list[Path], known: list[Array], channels: int) -> Pictures:
+    """Return files of which as many are held as the limit allows, the latest read.
+
+    In place of a file that cannot be read comes the next one.
+    """
+    slots = max(1, MEMORY_LIMIT // max(array.nbytes for array in known))
+    area = sum(map(_area, known)) // len(known)
+
+    @functools.lru_cache(maxsize=slots)
+    def read(index: int) -> Array:
+        for place in range(index, index + len(files)):
+            try:
+                return _read_file(files[place % len(files)], channels)
+            except ImageReadError as error:
+                warnings.warn(f"left out of training: {error}", stacklevel=2)
+        raise ImageReadError(f"none of the {len(files)} image files can be read any more")
+
+    return Pictures(read, [area] * len(files), _shortest(known), slots)
+
+
+def _read_file(file: Path, channels: int) -> Array:
+    from .images import read_image
+
+    pixels = read_image(file).pixels
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.shape[2] != channels:
+        raise SizeError(
+            f"{file} has {pixels.shape[2]} channels, the denoiser takes {channels}; leave it out, "
+            f"or make the denoiser with channels={pixels.shape[2]} for pictures like it"
+        )
+    array = np.moveaxis(pixels, 2, 0)
+    check_picture(array, str(file))
+    return array
+
+
+def _area(array: Array) -> int:
+    return int(array.shape[1] * array.shape[2])
+
+
+def _shortest(arrays: list[Array]) -> int:
+    return int(min(side for array in arrays for side in array.shape[1:]))
+
+
+def _is_picture(value: object) -> bool:
+    return isinstance(value, Tensor | np.ndarray) and value.ndim >= 2
+
+
+def _to_numpy(tensor: Tensor) -> Array:
+    tensor = tensor.detach().cpu()
+    return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()

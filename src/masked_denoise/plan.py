@@ -1,0 +1,171 @@
+"""Where results go: which file is denoised into which, and whether that can be written at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import DataError, ImageWriteError, MaskedDenoiseError, SettingError
+from .images import SUFFIXES, find_images, output_paths
+
+_TRIAL = bytes(1 << 16)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A file to denoise, the folder that it was found in, and where the result goes."""
+
+    source: Path
+    root: Path
+    target: Path
+
+    @property
+    def name(self) -> str:
+        """The place of the file below the folder that was given."""
+        return self.source.relative_to(self.root).as_posix()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do, and what is left alone because its result is there already."""
+
+    tasks: tuple[Task, ...]
+    skipped: tuple[Task, ...] = ()
+
+
+def make_plan(
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    suffix: str = "",
+    format: str | None = None,
+    existing: str = "error",
+) -> Plan:
+    """Return which files are denoised into which; no file is written and no folder made.
+
+    Args:
+        inputs: files and folders; folders are searched through, and their sub-folders are kept.
+            Results of an earlier run in `output` are no inputs where it lies inside of them.
+        output: a folder; for one input file also the file to write, with its suffix.
+        suffix: added to the names of the results.
+        format: "png", "jpeg", "tiff" or "npy"; by default that of the input, PNG for JPEG.
+        existing: what to do where a result exists: "error", "overwrite", or "skip".
+
+    Raises:
+        ImageReadError, DataError: a path does not exist, or there are no images.
+        SettingError: results exist, or would replace an input or one another, or an argument is
+            out of range.
+        ImageWriteError: the results cannot be written there.
+        UnknownNameError: `format` is not known.
+    """
+    if existing not in ("error", "overwrite", "skip"):
+        raise SettingError(f"existing is {existing!r}; 'error', 'overwrite' or 'skip' is needed")
+    output = Path(output)
+    found = find_images(inputs)
+    if len(found) == 1 and found[0][0] == Path(inputs[0]) and _names_a_file(output):
+        _check_file(output, suffix, format)
+        targets = [output]
+        if output.resolve() == found[0][0].resolve():
+            raise SettingError(f"the result would replace its input {output}; choose another name")
+    else:
+        if _names_a_file(output) and not output.exists():
+            raise SettingError(
+                f"{output} looks like a file, but there are {len(found)} pictures, or a folder of "
+                "them, to denoise; give a folder for the results"
+            )
+        found = _without_results(found, output)
+        targets = output_paths(found, output, suffix=suffix, format=format)
+    tasks = [Task(file, root, target) for (file, root), target in zip(found, targets, strict=True)]
+    there = [task for task in tasks if os.path.lexists(task.target)]
+    if there and existing == "error":
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise SettingError(
+            f"{there[0].target}{more} exists already; choose another folder, or replace what is "
+            "there (--overwrite), or denoise only the rest (--skip-existing)"
+        )
+    for folder in sorted({task.target.parent for task in tasks}):
+        check_writable(folder)
+    folders = [task.target for task in there if task.target.is_dir()]
+    if folders:
+        raise ImageWriteError(f"{folders[0]} is a folder, where a file must go; move it away")
+    skipped = there if existing == "skip" else []
+    return Plan(tuple(task for task in tasks if task not in skipped), tuple(skipped))
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raise ImageWriteError unless files can be made in a folder, which need not be there yet.
+
+    Tries it with a file of 64 KB that is removed again.
+    """
+    place = Path(folder)
+    try:
+        while not os.path.lexists(place):
+            place = place.parent
+        if not place.is_dir():
+            raise ImageWriteError(f"cannot write into {folder}: {place} is not a folder")
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(_TRIAL)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if isinstance(error, MaskedDenoiseError):
+            raise
+        reason = error.strerror or str(error)
+        raise ImageWriteError(
+            f"cannot write into {folder}: {reason}; choose another folder"
+        ) from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        ImageWriteError: it cannot be written; an older file of that name is as it was.
+    """
+    path = Path(path)
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ImageWriteError(
+            f"cannot write {path}: {error.strerror or error}; choose another folder"
+        ) from error
+
+
+def _names_a_file(output: Path) -> bool:
+    return output.suffix.lower() in SUFFIXES and not output.is_dir()
+
+
+def _check_file(output: Path, suffix: str, format: str | None) -> None:
+    """Raise for settings that contradict an output that is a file."""
+    if suffix:
+        raise SettingError(
+            f"a suffix ({suffix}) and a file to write ({output}) contradict each other; give one"
+        )
+    kind = SUFFIXES[output.suffix.lower()]
+    if format is not None and SUFFIXES.get(f".{format.lower().lstrip('.')}") != kind:
+        raise SettingError(
+            f"format {format} and the file to write, {output}, contradict each other; give one"
+        )
+
+
+def _without_results(found: list[tuple[Path, Path]], output: Path) -> list[tuple[Path, Path]]:
+    """Return what was found, without results of an earlier run in a folder inside of the inputs."""
+    place = output.resolve()
+    kept = [
+        (file, root)
+        for file, root in found
+        if not file.resolve().is_relative_to(place) or root.resolve().is_relative_to(place)
+    ]
+    if not kept:
+        raise DataError(f"all images found are in {output}, where the results go; choose another")
+    return kept

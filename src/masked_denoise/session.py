@@ -1,0 +1,101 @@
+"""What a training run borrows from the process: accelerate, the random state, and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import torch
+
+from .errors import SettingError
+from .settings import FitOptions, FitSettings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@contextmanager
+def borrowed_accelerator(settings: FitSettings, options: FitOptions) -> Iterator[Accelerator]:
+    """Lend the accelerator of a run; accelerate and torch's generators are given back unchanged.
+
+    Raises:
+        SettingError: the device, the precision or the trackers cannot be had.
+    """
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    kinds = (PartialState, AcceleratorState, GradientState)
+    before = [dict(kind._shared_state) for kind in kinds]
+    try:
+        accelerator = _make_accelerator(settings, options)
+        gpus = [accelerator.device] if accelerator.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=gpus):
+            yield accelerator
+    finally:
+        for kind, state in zip(kinds, before, strict=True):
+            kind._shared_state.clear()
+            kind._shared_state.update(state)
+
+
+def _make_accelerator(settings: FitSettings, options: FitOptions) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.utils import GradientAccumulationPlugin
+
+    device = None if options.device is None else torch.device(options.device)
+    try:
+        accelerator = Accelerator(
+            cpu=device is not None and device.type == "cpu",
+            mixed_precision=settings.mixed_precision,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(
+                num_steps=settings.accumulate, sync_with_dataloader=False
+            ),
+            log_with=options.log_with,
+            project_dir=str(options.output or "."),
+        )
+    except (ValueError, ImportError) as error:
+        raise SettingError(
+            f"accelerate cannot provide mixed_precision='{settings.mixed_precision}', "
+            f"device={options.device!r}, log_with={options.log_with!r}: {error}"
+        ) from error
+    if device is not None and accelerator.device.type != device.type:
+        raise SettingError(f"device is '{device}', but accelerate found '{accelerator.device}'")
+    return accelerator
+
+
+class Interrupt:
+    """While entered, the first Ctrl-C only sets `asked`; the second raises KeyboardInterrupt.
+
+    Does nothing outside the main thread, or where the program handles Ctrl-C in its own way.
+
+    Args:
+        tell: called with a message when Ctrl-C is pressed first.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.asked = False
+        self.tell = tell
+        self.installed = False
+
+    def __enter__(self) -> Interrupt:
+        normal = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if normal and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._ask)
+            self.installed = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.tell("\nstopping after this step; Ctrl-C again stops at once")

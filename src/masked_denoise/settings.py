@@ -1,0 +1,166 @@
+"""The settings of a training run: plain values that serialise to JSON, with their checks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingError
+
+BUDGETS = ("steps", "epochs", "minutes")
+DEFAULT_MINUTES = 2.0
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Everything that decides how the weights come out; stored in every checkpoint.
+
+    Exactly one of `steps`, `epochs` and `minutes` is set. The meaning of each is told by
+    `AsymmetricMaskDenoiser.fit`.
+
+    Raises:
+        SettingError: a value is out of its range, or two budgets are set.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    batch_size: int = 8
+    crop: int = 128
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    warmup_steps: int = 50
+    ema_decay: float = 0.998
+    clip_norm: float = 1.0
+    loss: str = "l1"
+    smooth_steps: float = 0
+    smoothness: float = 0.01
+    augment: bool = True
+    accumulate: int = 1
+    mixed_precision: str = "no"
+    keep: str = "auto"
+    patience: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise SettingError(
+                f"{' and '.join(given) or 'no budget'} given; exactly one of steps, epochs and "
+                "minutes is needed, for example minutes=5"
+            )
+        self._check_numbers(given[0])
+        _one_of("loss", self.loss, ("l1", "l2"))
+        _one_of("mixed_precision", self.mixed_precision, ("no", "fp16", "bf16"))
+        _one_of("keep", self.keep, ("auto", "best", "last"))
+        share = self.smooth_steps
+        if share < 0 or (share >= 1 and share != int(share)):
+            raise SettingError(
+                f"smooth_steps is {share}; a share in [0, 1) or a number of steps is needed"
+            )
+        if share >= 1 and self.steps is None:
+            raise SettingError(
+                f"smooth_steps is {share}, a number of steps, but the budget is in {given[0]}; "
+                "give a share of it, for example smooth_steps=0.2"
+            )
+        if self.steps is not None and share > self.steps:
+            raise SettingError(f"smooth_steps is {share}, more than the {self.steps} steps in all")
+
+    def _check_numbers(self, budget: str) -> None:
+        for name in (budget, "batch_size", "crop", "accumulate", "patience", "learning_rate"):
+            _check(name, getattr(self, name), above=0)
+        for name in ("weight_decay", "warmup_steps", "clip_norm", "smoothness"):
+            _check(name, getattr(self, name), least=0)
+        for name, values in (("ema_decay", (self.ema_decay,)), ("betas", self.betas)):
+            for value in values:
+                _check(name, value, least=0, below=1)
+        for name in ("steps", "batch_size", "crop", "accumulate", "patience", "warmup_steps"):
+            value = getattr(self, name)
+            if value is not None and value != int(value):
+                raise SettingError(f"{name} is {value}; a whole number is needed")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as values that JSON holds."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What a run does beside training; nothing here changes how the weights come out.
+
+    The meaning of each is told by `AsymmetricMaskDenoiser.fit`.
+
+    Raises:
+        SettingError: a value is out of its range, or an argument is missing that another needs.
+    """
+
+    validation: Any = None
+    validate_every: int | None = None
+    output: str | Path | None = None
+    save_every: int | None = None
+    resume: bool | str | Path = False
+    progress: bool = True
+    log_with: Any = None
+    device: str | None = None
+    callback: Callable[[dict[str, Any]], object] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("validate_every", "save_every"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise SettingError(f"{name} is {value!r}; a number of steps, 1 or more, is needed")
+        if self.resume is True and self.output is None:
+            raise SettingError("resume=True needs output=..., the folder of the run to go on with")
+
+
+def fit_settings(preset: Mapping[str, Any], given: Mapping[str, Any]) -> FitSettings:
+    """Return the settings of a run: those given, else those of the preset, else the defaults.
+
+    A given budget replaces that of the preset, whichever of the three it is.
+
+    Args:
+        preset: a preset's arguments of `fit`.
+        given: the user's; None means not given.
+
+    >>> fit_settings({"steps": 25_000, "crop": 160}, {"minutes": 5, "crop": None}).crop
+    160
+    """
+    told = {name: value for name, value in given.items() if value is not None}
+    merged = dict(preset)
+    if any(name in told for name in BUDGETS):
+        merged = {name: value for name, value in merged.items() if name not in BUDGETS}
+    merged.update(told)
+    if not any(name in merged for name in BUDGETS):
+        merged["minutes"] = DEFAULT_MINUTES
+    if "betas" in merged:
+        merged["betas"] = tuple(merged["betas"])
+        if len(merged["betas"]) != 2:
+            raise SettingError(f"betas is {merged['betas']}; two numbers are needed")
+    return FitSettings(**merged)
+
+
+def _check(
+    name: str,
+    value: float,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> None:
+    """Raise SettingError unless the value is a number within its bounds."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and least <= value < below and value > above:
+        return
+    bounds = f"above {above}" if above > -math.inf else f"of {least} or more"
+    bounds += f" and below {below}" if below < math.inf else ""
+    raise SettingError(f"{name} is {value!r}; a number {bounds} is needed")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise SettingError(f"{name} is {value!r}; one of {', '.join(known)} is needed")

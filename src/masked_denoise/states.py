@@ -1,0 +1,91 @@
+"""The training states of a run on disk, `last.pt` and `best.pt`, and going on from them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .checkpoint import load_state, recipe_of, save_state
+from .errors import CheckpointError
+from .settings import FitOptions, FitSettings
+
+if TYPE_CHECKING:
+    from .denoiser import AsymmetricMaskDenoiser
+
+SAVE_SECONDS = 60.0  # a checkpoint so often ...
+SAVE_SHARE = 0.02  # ... or so much less often that writing takes at most this share of the time
+NOT_TRAINING = ("format", "library_version", "preset", "passes", "observation", "refine", "stride")
+
+
+class StateFiles:
+    """Writes the states of a run, in one process only, seldom enough to cost little.
+
+    Args:
+        folder: None writes nothing.
+        every: steps between states; None for once a minute.
+        writes: False in all processes but the main one.
+    """
+
+    def __init__(self, folder: str | Path | None, every: int | None, *, writes: bool) -> None:
+        self.folder = None if folder is None or not writes else Path(folder)
+        self.every = every
+        self.pause = SAVE_SECONDS
+        self.saved_at = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Return whether the state after this step should be written."""
+        if self.folder is None:
+            return False
+        if self.every is not None:
+            return step % self.every == 0
+        return time.monotonic() - self.saved_at > self.pause
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Write a state as `name`; CheckpointError where that fails, the older file kept."""
+        if self.folder is None:
+            return
+        begin = time.monotonic()
+        save_state(self.folder / name, state)
+        self.saved_at = time.monotonic()
+        self.pause = max(SAVE_SECONDS, (self.saved_at - begin) / SAVE_SHARE)
+
+
+def state_to_resume(options: FitOptions) -> dict[str, Any] | None:
+    """Return the state to go on from, None for a run from the start.
+
+    Raises:
+        CheckpointError: the file is damaged, or `resume` names one that is not there.
+    """
+    if options.resume is False:
+        return None
+    if options.resume is True:
+        path = Path(options.output or "") / "last.pt"
+        return load_state(path) if path.exists() else None
+    path = Path(options.resume)
+    return load_state(path / "last.pt" if path.is_dir() else path)
+
+
+def check_same_run(
+    state: dict[str, Any],
+    denoiser: AsymmetricMaskDenoiser,
+    settings: FitSettings,
+    processes: int,
+) -> None:
+    """Raise CheckpointError, naming what changed, where a run cannot go on as it began."""
+    if "optimizer" not in state:
+        raise CheckpointError("only last.pt can be resumed; this file holds weights for use")
+    before = {**state["settings"], **state["recipe"], "processes": state["processes"]}
+    now = {**settings.to_json(), **recipe_of(denoiser), "processes": processes}
+    if denoiser.value_range is None:
+        del now["value_range"]  # the run measured it
+    changed = [
+        f"{name}: {before[name]} then, {value} now"
+        for name, value in now.items()
+        if name not in NOT_TRAINING and before[name] != value
+    ]
+    if changed:
+        raise CheckpointError(
+            f"the run in the checkpoint had other settings ({'; '.join(changed)}); give the same "
+            "ones to resume it, or start anew with resume=False"
+        )

@@ -1,0 +1,138 @@
+"""What image files hold, found out before the work on them begins: form, size, and what is wrong.
+
+A file that cannot be used becomes a `Failure` with the reason; the others are not held up by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import MaskedDenoiseError, PixelError, SettingError, SizeError
+from .images import ImageFile, read_image
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file that can be used: (H, W) or (H, W, C) pixels of type `dtype`, alpha not counted.
+
+    `finite` is False where pixels are NaN or infinite and that was allowed.
+    """
+
+    path: Path
+    height: int
+    width: int
+    channels: int
+    dtype: str
+    finite: bool = True
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be used, and why."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        named = str(self.path) in self.reason
+        return self.reason if named else f"{self.path}: {self.reason}"
+
+
+Check = Callable[[Path, ImageFile], None]
+
+
+def survey(
+    files: Iterable[Path],
+    *,
+    channels: int | None = None,
+    smallest: int = 1,
+    nan: str = "error",
+    check: Check | None = None,
+    on_file: Callable[[Path], None] | None = None,
+) -> tuple[list[Picture], list[Failure]]:
+    """Return what the files hold, and which cannot be used; every file is read once, none is kept.
+
+    Args:
+        files: image files of any kind that `read_image` takes.
+        channels: what a model needs; others are failures. None takes any number.
+        smallest: the shortest side that can be worked on, in pixels.
+        nan: "error" makes files with NaN or infinite pixels failures, "mask" lets them pass.
+        check: called with every file's path and contents; what it raises of this library's errors
+            makes the file a failure.
+        on_file: called with every path when it has been looked at.
+
+    Raises:
+        SettingError: `nan` is neither of the two.
+    """
+    if nan not in ("error", "mask"):
+        raise SettingError(f"nan is {nan!r}; 'error' or 'mask' is needed")
+    pictures, failures = [], []
+    for path in files:
+        try:
+            image = read_image(path)
+            picture = _picture(path, image)
+            _check(picture, image, channels, smallest, nan)
+            if check is not None:
+                check(path, image)
+            pictures.append(picture)
+        except MaskedDenoiseError as error:
+            failures.append(Failure(path, str(error)))
+        except MemoryError:
+            failures.append(Failure(path, "too large for this machine's memory; cut it into parts"))
+        if on_file is not None:
+            on_file(path)
+    return pictures, failures
+
+
+def by_channels(pictures: Sequence[Picture]) -> dict[int, list[Picture]]:
+    """Return the pictures by their number of channels, the fewest channels first."""
+    counts = sorted({picture.channels for picture in pictures})
+    return {count: [one for one in pictures if one.channels == count] for count in counts}
+
+
+def kind_name(channels: int) -> str:
+    """Return what pictures of so many channels are called.
+
+    >>> [kind_name(channels) for channels in (1, 2, 3)]
+    ['grey', '2-channel', 'colour']
+    """
+    return {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
+
+
+def _picture(path: Path, image: ImageFile) -> Picture:
+    pixels = image.pixels
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    finite = pixels.dtype.kind != "f" or bool(np.isfinite(pixels).all())
+    return Picture(path, pixels.shape[0], pixels.shape[1], channels, pixels.dtype.name, finite)
+
+
+def _check(
+    picture: Picture, image: ImageFile, channels: int | None, smallest: int, nan: str
+) -> None:
+    """Raise for a picture that a model or the settings do not allow."""
+    if channels is not None and picture.channels != channels:
+        raise SizeError(
+            f"it has {picture.channels} channel{'s' * (picture.channels > 1)}, the model takes "
+            f"{channels}; train a model on pictures like it, or leave out the model"
+        )
+    if min(picture.height, picture.width) < smallest:
+        raise SizeError(
+            f"it is {picture.width} x {picture.height} pixels; sides of at least {smallest} are "
+            "needed at this stride"
+        )
+    if not picture.finite and nan == "error":
+        bad = ~np.isfinite(image.pixels)
+        row, column = (int(place[0]) for place in np.nonzero(bad)[:2])
+        raise PixelError(
+            f"it has {int(bad.sum())} values that are NaN or infinite, the first at row {row}, "
+            f'column {column}; replace them, or have them predicted with nan="mask" (--nan mask)'
+        )

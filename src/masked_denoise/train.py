@@ -1,0 +1,383 @@
+"""The training loop: what is done at every step, and what between steps."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .batches import Batches, as_batches
+from .checkpoint import FORMAT, recipe_of, save_model
+from .errors import SettingError, TrainingError
+from .learner import Learner
+from .schedule import Schedule
+from .scheme import Key, Purpose
+from .session import Interrupt, borrowed_accelerator
+from .settings import FitOptions, FitSettings
+from .states import StateFiles, check_same_run, state_to_resume
+from .validation import CleanPairs, FixedMasks, Scores, Validation
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from .denoiser import AsymmetricMaskDenoiser
+
+LOG_EVERY = 20  # steps between looks at the loss: each waits for the device
+SNAPSHOT_EVERY = 100  # steps between copies of a state that is known to be good
+MARK_SECONDS = 2.0  # a look at least so often where the budget is in minutes
+
+logger = logging.getLogger("masked_denoise")
+
+
+def fit(
+    denoiser: AsymmetricMaskDenoiser, data: object, settings: FitSettings, options: FitOptions
+) -> None:
+    """Train the denoiser's backbone in place; see `AsymmetricMaskDenoiser.fit`."""
+    with borrowed_accelerator(settings, options) as accelerator:
+        process = (accelerator.process_index, accelerator.num_processes)
+        state = state_to_resume(options)
+        if state is not None:
+            check_same_run(state, denoiser, settings, accelerator.num_processes)
+            saved = state["recipe"]["value_range"]
+            denoiser.value_range = None if saved is None else (saved[0], saved[1])
+        batches = as_batches(
+            data,
+            settings,
+            channels=denoiser.channels,
+            smallest=max(denoiser.train_strides),
+            hold_out=options.validation is None,
+            process=process,
+        )
+        trainer = Trainer(denoiser, batches, settings, options, accelerator)
+        try:
+            if state is not None:
+                trainer.load(state)
+            trainer.run()
+        finally:
+            trainer.close()
+
+
+class Trainer:
+    """One run: where it stands, and what is done with it.
+
+    Args:
+        denoiser: its backbone is trained in place.
+        batches: where images come from.
+        settings: of the run.
+        options: of the run.
+        accelerator: decides device, precision, accumulation and processes.
+
+    Raises:
+        BackboneError: the backbone has nothing to train.
+        SettingError: a budget in epochs, but the data have no length.
+    """
+
+    def __init__(
+        self,
+        denoiser: AsymmetricMaskDenoiser,
+        batches: Batches,
+        settings: FitSettings,
+        options: FitOptions,
+        accelerator: Accelerator,
+    ) -> None:
+        self.denoiser, self.batches = denoiser, batches
+        self.settings, self.options, self.accelerator = settings, options, accelerator
+        main = accelerator.is_main_process
+        self.files = StateFiles(options.output, options.save_every, writes=main)
+        self.interrupt = Interrupt(self._tell)
+        self._find_range()
+        self.schedule = Schedule(settings, self._steps_of_budget())
+        self.scores = Scores(self._make_validation(), options.validate_every)
+        self.learner = Learner(denoiser, settings, accelerator)
+        self.step = self.batch = 0  # steps of the optimizer; batches taken by each process
+        self.seconds = 0.0  # of training, without validation and checkpoints
+        self.history: list[dict[str, Any]] = []
+        self.stopped = "finished"
+        self.losses: list[Tensor] = []  # since the last look
+        self.inside_step = False
+        if options.log_with is not None:
+            told = {k: v if v is None else str(v) for k, v in settings.to_json().items()}
+            accelerator.init_trackers("masked-denoise", config=told)
+
+    def _find_range(self) -> None:
+        """Measure the range of float images that leave [0, 1]; keep it in the denoiser."""
+        if self.denoiser.value_range is None:
+            self.denoiser.value_range = self.batches.measure()
+            if self.denoiser.value_range is not None:
+                low, high = self.denoiser.value_range
+                self._tell(
+                    f"the values leave [0, 1]: measured value_range=({low:.6g}, {high:.6g}), which "
+                    "the denoiser keeps"
+                )
+        self.batches.value_range = self.denoiser.value_range
+
+    def _make_validation(self) -> Validation | None:
+        if self.options.validation is False:
+            return None
+        if self.options.validation is not None:
+            return CleanPairs(self.options.validation)
+        multiple = self.denoiser.traits.size_multiple
+        crops = self.batches.held_out(math.lcm(*self.denoiser.train_strides) * multiple)
+        return FixedMasks(crops, loss=self.settings.loss, seed=self.settings.seed)
+
+    def _steps_of_budget(self) -> int | None:
+        settings = self.settings
+        if settings.epochs is None:
+            return settings.steps
+        if self.batches.length is None:
+            raise SettingError(
+                "epochs is given, but the data have no length; give steps= or minutes="
+            )
+        return max(1, math.ceil(settings.epochs * self.batches.length / settings.accumulate))
+
+    # -- at every step ------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train to the end of the budget, or until stopped; leave the chosen weights in place."""
+        from tqdm.auto import tqdm
+
+        self.good = self._snapshot()
+        quiet = not (self.options.progress and self.accelerator.is_main_process)
+        self.bar = tqdm(
+            total=self.schedule.expected_steps, initial=self.step, unit="step", desc="training",
+            disable=quiet,
+        )  # fmt: skip
+        try:
+            with self.interrupt, self.bar:
+                self._loop()
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+            if self.inside_step:  # weights and average may not belong together
+                self.load(self.good)
+        except BaseException:
+            self.stopped = "failed"
+            self.learner.use(self.learner.averaged())
+            raise
+        self._finish()
+
+    def _loop(self) -> None:
+        stream = self.batches.start(self.batch, self._unit)
+        self.clock = time.perf_counter()
+        while self.scores.worse < self.settings.patience and not self.interrupt.asked:
+            stage = self.schedule.stage_at(self.step)
+            if stage is None:
+                break
+            self._step(stream, self.settings.smoothness if stage.smooth else None)
+            if self._due():
+                self._look()
+        if self.scores.worse >= self.settings.patience:
+            self.stopped = "worse"
+        elif self.interrupt.asked:
+            self.stopped = "interrupted"
+
+    def _unit(self, batch: int) -> int:
+        """Return what the sides of the crops of a batch should be multiples of."""
+        key = Key(self.settings.seed, Purpose.TRAIN, batch)
+        return self.denoiser.stride_of_step(key) * self.denoiser.traits.size_multiple
+
+    def _step(self, stream: Iterator[Tensor], smoothness: float | None) -> None:
+        """Take one step of the optimizer, over `accumulate` batches."""
+        self.learner.set_rate(self.settings.learning_rate * self.schedule.factor(self.step))
+        losses = []
+        for _ in range(self.settings.accumulate):
+            image = next(stream)
+            self.inside_step = True
+            losses.append(self.learner.backward(image, self.batch, smoothness))
+            self.batch += 1
+        self.losses.append(losses[0] if len(losses) == 1 else torch.stack(losses).mean())
+        self.step += 1
+        self.learner.update_average(self.step)
+        self.inside_step = False
+        self.bar.update()
+
+    def _due(self) -> bool:
+        """Return whether it is time to look at the losses; the same in all processes."""
+        if self.accelerator.num_processes == 1:
+            waited = time.perf_counter() - self.clock > MARK_SECONDS
+            if self.interrupt.asked or (waited and self.settings.minutes is not None):
+                return True
+        every = (LOG_EVERY, self.options.validate_every, self.options.save_every)
+        due = any(number and self.step % number == 0 for number in every)
+        return due or self.schedule.stage_at(self.step) is None
+
+    # -- between steps ------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look at the losses since the last time, then do whatever else is due."""
+        losses, seconds = self._gather()
+        if not all(map(math.isfinite, losses)) or not self.learner.is_finite():
+            self._fail(losses)
+        self.seconds += seconds
+        entry = {
+            "step": self.step,
+            "loss": sum(losses) / len(losses),
+            "learning_rate": self.learner.optimizer.param_groups[0]["lr"],
+            "seconds": self.seconds,
+            "steps_per_second": len(losses) / max(seconds, 1e-9),
+        }
+        self.schedule.mark(self.step, self.seconds)
+        if self.scores.due(self.step, self.schedule.progress(self.step, self.seconds)):
+            entry["score"] = self._validate()
+        self._report(entry)
+        if self.step - self.good["step"] >= SNAPSHOT_EVERY:
+            self.good = self._snapshot()
+        if self.files.due(self.step):
+            self.files.save("last.pt", self._state())
+        if self.options.callback is not None:
+            self.options.callback(entry)
+        self.clock = time.perf_counter()
+
+    def _gather(self) -> tuple[list[float], float]:
+        """Return the losses since the last look and the seconds they took, means over processes."""
+        losses = torch.stack(self.losses).float()
+        self.losses = []
+        values = losses.tolist()  # waits for the device
+        seconds = time.perf_counter() - self.clock
+        if self.accelerator.num_processes > 1:
+            told = losses.new_tensor([seconds, float(self.interrupt.asked)])
+            values = self.accelerator.reduce(torch.cat([losses, told]), "mean").tolist()
+            self.interrupt.asked = values.pop() > 0
+            seconds = values.pop()
+        return values, seconds
+
+    def _report(self, entry: dict[str, Any]) -> None:
+        self.history.append(entry)
+        self.bar.total = self.schedule.expected_steps
+        self.bar.set_postfix(loss=f"{entry['loss']:.4g}", refresh=False)
+        if self.options.log_with is not None:
+            self.accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=self.step)
+
+    def _validate(self) -> float:
+        """Return the score of the averaged weights; keep them where it is the best so far."""
+        assert self.scores.validation is not None
+        with self.learner.judged() as denoiser:
+            score = self.scores.validation.score(denoiser)
+        if self.accelerator.num_processes > 1:
+            told = torch.tensor(score, device=self.accelerator.device)
+            score = float(self.accelerator.reduce(told, "mean"))
+        if self.scores.add(score, self.step, self.learner.averaged()):
+            self._save_best()
+        return score
+
+    def _fail(self, losses: list[float]) -> None:
+        """Put the last good state back and raise TrainingError."""
+        bad = [place for place, loss in enumerate(losses) if not math.isfinite(loss)]
+        place = bad[0] if bad else len(losses) - 1
+        what = f"the loss is {losses[place]}" if bad else "the weights are no longer finite"
+        step, settings = self.step - len(losses) + place + 1, self.settings
+        self.stopped = "failed"
+        self.load(self.good)
+        if self.step:
+            self.files.save("last.pt", self._state())
+        hints = [f"lower learning_rate (now {settings.learning_rate:g})"]
+        if not settings.clip_norm:
+            hints.append("set clip_norm=1.0")
+        if settings.mixed_precision != "no":
+            hints.append(f"set mixed_precision='no' (now '{settings.mixed_precision}')")
+        hints.append(f"check that value_range fits the images (now {self.denoiser.value_range})")
+        raise TrainingError(
+            f"{what} at step {step}; the denoiser has the weights of step {self.step} again. "
+            f"Before training on, {', or '.join(hints)}"
+        )
+
+    # -- the state of the run -----------------------------------------------------------------
+
+    def _changing(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "batch": self.batch,
+            "seconds": self.seconds,
+            "schedule": self.schedule.state(),
+            "scores": self.scores.state(),
+            "history": list(self.history),
+        }
+
+    def _snapshot(self) -> dict[str, Any]:
+        """Return a state to come back to within this run."""
+        return self._changing() | copy.deepcopy(self.learner.state())
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "settings": self.settings.to_json(),
+            "processes": self.accelerator.num_processes,
+            "recipe": recipe_of(self.denoiser),
+            "record": self._record(),
+        }
+
+    def _state(self) -> dict[str, Any]:
+        """Return everything that a resumed run needs, as tensors and plain values."""
+        return self._about() | self._changing() | self.learner.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where the run that gave `state` stood; CheckpointError where it does not fit."""
+        self.learner.load_state(state)
+        self.schedule.load_state(state["schedule"])
+        self.scores.load_state(state["scores"])
+        self.step, self.batch, self.seconds = state["step"], state["batch"], state["seconds"]
+        self.history = list(state["history"])
+        self.losses = []
+
+    def _record(self) -> dict[str, Any]:
+        """Return the facts of the run that are stored beside the weights."""
+        best = self.scores.best
+        return {
+            "settings": self.settings.to_json(),
+            "steps": self.step,
+            "seconds": round(self.seconds, 3),
+            "stopped": self.stopped,
+            "best": best and {"step": best["step"], "score": best["score"]},
+        }
+
+    def _save_best(self) -> None:
+        if self.files.folder is not None and self.scores.best is not None:
+            best = self.scores.best
+            told = {"step": best["step"], "score": best["score"]}
+            weights = {"backbone": best["weights"], "average": None}
+            self.files.save("best.pt", self._about() | told | weights)
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Write the last state, then leave the weights that count in the backbone."""
+        if self.files.folder is not None:
+            self.files.save("last.pt", self._state())
+        self.learner.use(self._chosen())
+        if self.files.folder is not None:
+            self.denoiser.fit_record = self._record()
+            save_model(self.denoiser, self.files.folder)
+        if self.stopped == "interrupted":
+            self._tell(f"stopped after {self.step} steps; the model is kept")
+        elif self.stopped == "worse":
+            self._tell(f"the validation score got worse; stopped after {self.step} steps")
+
+    def _chosen(self) -> dict[str, Tensor]:
+        """Return the weights to end with: the best, or the last ones."""
+        keep, validation = self.settings.keep, self.scores.validation
+        if keep == "auto":
+            supervised = validation is not None and validation.supervised
+            keep = "best" if supervised or self.stopped == "worse" else "last"
+        if keep == "last" or self.scores.best is None:
+            return self.learner.averaged()
+        return dict(self.scores.best["weights"])
+
+    def close(self) -> None:
+        """Leave the denoiser as it is to be used, with the history of the run."""
+        self.learner.release()
+        self.denoiser.history = self.history
+        self.denoiser.fit_record = self._record()
+        if self.options.log_with is not None:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+
+    def _tell(self, text: str) -> None:
+        if self.options.progress and self.accelerator.is_main_process:
+            print(text, file=sys.stderr)
+        logger.info(text)

@@ -1,0 +1,193 @@
+"""How good the weights are: against clean pictures, or against fixed masks where there are none."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .errors import DataError, PixelError, SizeError
+from .pictures import Array
+from .scheme import Purpose
+
+if TYPE_CHECKING:
+    from .denoiser import AsymmetricMaskDenoiser
+
+Image = Tensor | Array
+
+WORSE = 0.05  # dB under the best score that count as clearly worse
+SIDE = 256  # pictures are scored in a square of this side from their middle
+_ENDINGS = re.compile(r"[_-](real|mean|noisy|clean|gt)$", re.IGNORECASE)
+
+
+class Validation(Protocol):
+    """Scores weights during a run; higher is better, in dB."""
+
+    times: int  # a run
+    supervised: bool
+
+    def score(self, denoiser: AsymmetricMaskDenoiser) -> float:
+        """Return the score of the weights that the denoiser now has."""
+
+
+class CleanPairs:
+    """Mean PSNR in dB of the denoised middles (at most 256 x 256) of pictures with a clean twin.
+
+    One pass of `denoise` is scored, at the scale of the pictures: 0 to the top of an integer
+    dtype, 0 to 1 of floats, or the denoiser's `value_range`.
+
+    Args:
+        pairs: (noisy, clean) pictures, arrays or tensors as `denoise` takes them; or two folders,
+            whose files pair by name without its suffix and without an ending of _noisy, _real,
+            _clean, _mean or _gt.
+
+    Raises:
+        DataError: there is no pair, or what came is no sequence of pairs.
+        SizeError: the two pictures of a pair differ in shape.
+    """
+
+    times = 10
+    supervised = True
+
+    def __init__(self, pairs: Any) -> None:
+        if len(pairs) == 2 and all(isinstance(item, str | Path) for item in pairs):
+            pairs = _read_pairs(Path(pairs[0]), Path(pairs[1]))
+        self.pairs: list[tuple[Image, Image]] = []
+        for number, pair in enumerate(pairs):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise DataError(
+                    f"validation item {number} is a {type(pair).__name__}; pairs (noisy, clean) "
+                    "are needed, or a pair of folders"
+                )
+            noisy, clean = pair
+            if noisy.shape != clean.shape:
+                raise SizeError(
+                    f"validation pair {number}: noisy {tuple(noisy.shape)} and clean "
+                    f"{tuple(clean.shape)} must have the same shape"
+                )
+            self.pairs.append((_middle(noisy), _middle(clean)))
+        if not self.pairs:
+            raise DataError("validation holds no pair; one (noisy, clean) or more is needed")
+
+    def score(self, denoiser: AsymmetricMaskDenoiser) -> float:
+        """Return the mean PSNR in dB."""
+        from .metrics import psnr
+
+        low, high = denoiser.value_range or (0.0, 1.0)
+        total = 0.0
+        for noisy, clean in self.pairs:
+            output = denoiser.denoise(noisy, passes=1)
+            scaled = "float" in str(noisy.dtype) and denoiser.value_range is not None
+            decibel = float(psnr(output, clean, data_range=high - low if scaled else None))
+            if math.isnan(decibel):
+                raise PixelError("a clean picture of the validation has NaN or infinite pixels")
+            total += min(decibel, 200.0)
+        return total / len(self.pairs)
+
+
+class FixedMasks:
+    """The mask loss (Eq. 4) on the same crops under the same masks every time, in dB.
+
+    -20·log10 of an L1 loss, -10·log10 of an L2 loss: 0.1 dB is about one percent.
+
+    Args:
+        batches: float (B, C, H, W) on the 0..1 scale.
+        loss: "l1" or "l2".
+        seed: of the masks.
+    """
+
+    times = 20
+    supervised = False
+
+    def __init__(self, batches: Sequence[Tensor], *, loss: str, seed: int) -> None:
+        self.batches, self.loss, self.seed = list(batches), loss, seed
+
+    @torch.no_grad()
+    def score(self, denoiser: AsymmetricMaskDenoiser) -> float:
+        """Return the loss in dB; the denoiser must be in training mode, its backbone need not."""
+        device = next(denoiser.backbone.parameters()).device
+        losses = [
+            denoiser(
+                batch.to(device), step=number, seed=self.seed, purpose=Purpose.VALIDATE,
+                loss=self.loss,
+            )
+            for number, batch in enumerate(self.batches)
+        ]  # fmt: skip
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            return -math.inf
+        return (-20 if self.loss == "l1" else -10) * math.log10(max(mean, 1e-12))
+
+
+class Scores:
+    """The scores of a run: when one is due, which weights were best, whether it gets worse.
+
+    Args:
+        validation: None for no scores at all.
+        every: steps between scores; None for `validation.times` over the run.
+    """
+
+    def __init__(self, validation: Validation | None, every: int | None) -> None:
+        self.validation, self.every = validation, every
+        self.count = 0  # due so far
+        self.worse = 0  # in a row, clearly below the best
+        self.best: dict[str, Any] | None = None  # score, step, weights
+
+    def due(self, step: int, progress: float) -> bool:
+        """Return whether a score is due after a step, at a share of the budget."""
+        if self.validation is None:
+            return False
+        before, times = self.count, self.validation.times
+        self.count = step // self.every if self.every else math.floor(times * progress + 1e-9)
+        return self.count > before
+
+    def add(self, score: float, step: int, weights: dict[str, Tensor]) -> bool:
+        """Take note of a score; return whether it is the best, whose weights are copied."""
+        if self.best is None or score > self.best["score"]:
+            copied = {name: value.detach().clone() for name, value in weights.items()}
+            self.best = {"score": score, "step": step, "weights": copied}
+            self.worse = 0
+            return True
+        self.worse = self.worse + 1 if score < self.best["score"] - WORSE else 0
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load_state` takes, as tensors and plain values."""
+        return {"count": self.count, "worse": self.worse, "best": self.best}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where the run that gave `state` stood."""
+        self.count, self.worse, self.best = state["count"], state["worse"], state["best"]
+
+
+def _read_pairs(noisy: Path, clean: Path) -> list[tuple[Array, Array]]:
+    """Return the pictures of two folders that belong together."""
+    from .images import find_images, read_image
+
+    found = {_stem(file): file for file, _ in find_images(clean)}
+    pairs = [(file, found.get(_stem(file))) for file, _ in find_images(noisy)]
+    both = [(read_image(a).pixels, read_image(b).pixels) for a, b in pairs if b is not None]
+    if not both:
+        raise DataError(
+            f"no file in {noisy} has the name of one in {clean}; names are compared without "
+            "suffix and without an ending of _noisy, _real, _clean, _mean, _gt"
+        )
+    return both
+
+
+def _stem(file: Path) -> str:
+    return _ENDINGS.sub("", file.stem)
+
+
+def _middle(image: Image) -> Any:
+    """Return the square of at most SIDE pixels from the middle of a picture."""
+    is_tensor = isinstance(image, Tensor)
+    height, width = image.shape[-2:] if is_tensor else image.shape[:2]
+    top, left = max(0, (height - SIDE) // 2), max(0, (width - SIDE) // 2)
+    rows, columns = slice(top, top + SIDE), slice(left, left + SIDE)
+    return image[..., rows, columns] if is_tensor else image[rows, columns]

@@ -1,0 +1,736 @@
+"""The denoiser: what comes back, what must not come through, and what training sees."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from masked_denoise import (
+    AsymmetricMaskDenoiser,
+    Checkerboard,
+    Lattice,
+    MaskScheme,
+    Noise2Void,
+    NothingHidden,
+    PixelDownsample,
+    RandomPartition,
+    Refinement,
+    create_backbone,
+    mask_loss,
+    smoothness_loss,
+)
+from masked_denoise.errors import (
+    BackboneError,
+    PixelError,
+    SettingError,
+    SizeError,
+    UnknownNameError,
+)
+from masked_denoise.ops import fill_hidden
+from masked_denoise.pixels import Grid
+from masked_denoise.refine import replacement
+from masked_denoise.scheme import Key, Purpose
+
+
+class Mixer(nn.Module):
+    """A random network that mixes pixels and channels over 5 x 5, in sides of any `multiple`."""
+
+    def __init__(self, channels: int = 3, *, multiple: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.multiple = multiple
+        self.first = nn.Conv2d(channels, 6, 3, padding=1)
+        self.last = nn.Conv2d(6, channels, 3, padding=1)
+        self.output: Tensor | None = None
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = torch.tanh(self.first(image))
+        if self.multiple > 1:
+            pooled = F.avg_pool2d(x, self.multiple)
+            x = x + F.interpolate(pooled, scale_factor=self.multiple)
+        self.output = self.last(x)
+        return self.output
+
+
+class Stripes(MaskScheme):
+    """A user's scheme: three groups of columns, moved on with every draw."""
+
+    branches = 3
+
+    def label(self, grid: Grid, key: Key) -> Tensor:
+        return ((grid.sub_col + grid.sub_row * 0 + key.draw) % 3).to(torch.uint8).expand(grid.shape)
+
+
+def make(backbone: nn.Module | str | None = None, **settings: Any) -> AsymmetricMaskDenoiser:
+    channels = settings.get("channels", 3)
+    return AsymmetricMaskDenoiser(backbone or Mixer(channels), **settings)
+
+
+def picture(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+# -- what comes back --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(13, 18, 3), (13, 18)])
+def test_array_in_array_out(dtype: str, shape: tuple[int, ...]) -> None:
+    denoiser = make(channels=3 if len(shape) == 3 else 1, stride=2)
+    values = picture(*shape).numpy()
+    top = 1.0 if dtype.startswith("float") else float(np.iinfo(dtype).max)
+    image = (values * top).astype(dtype)
+    kept = image.copy()
+    result = denoiser.denoise(image)
+    assert isinstance(result, np.ndarray)
+    assert (result.shape, result.dtype) == (image.shape, image.dtype)
+    assert np.array_equal(image, kept)
+    reference = denoiser.denoise((image / top).astype(np.float64))
+    if top > 1:
+        reference = reference.clip(np.iinfo(dtype).min / top, 1)
+    atol = 1e-3 if dtype == "float16" else 0.51 / top + 1e-6 if top > 1 else 1e-5
+    np.testing.assert_allclose(result.astype(np.float64) / top, reference, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("shape", [(3, 13, 18), (2, 3, 13, 18), (1, 3, 2, 2)])
+def test_tensor_in_tensor_out(dtype: str, shape: tuple[int, ...]) -> None:
+    kind: torch.dtype = getattr(torch, dtype)
+    top = 1 if kind.is_floating_point else torch.iinfo(kind).max
+    image = (picture(*shape).double() * top).to(kind)
+    kept = image.clone()
+    result = make(stride=2).denoise(image)
+    assert isinstance(result, Tensor)
+    assert (result.shape, result.dtype, result.device) == (image.shape, image.dtype, image.device)
+    assert torch.equal(image, kept)
+    assert result.is_contiguous()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+def test_any_number_of_channels(channels: int) -> None:
+    image = picture(channels, 11, 14)
+    assert make(channels=channels).denoise(image).shape == image.shape
+    array = image.permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(
+        make(channels=channels).denoise(array),
+        make(channels=channels).denoise(image).permute(1, 2, 0),
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_any_size_from_the_stride_on(stride: int, multiple: int) -> None:
+    denoiser = make(Mixer(multiple=multiple), stride=stride, passes=1)
+    assert denoiser.traits.size_multiple == multiple
+    for size in ((stride, stride), (stride, stride + 1), (stride + 1, 17), (23, 8)):
+        result = denoiser.denoise(picture(3, *size))
+        assert result.shape == (3, *size)
+        assert bool(result.isfinite().all())
+
+
+def test_value_range_of_floats() -> None:
+    image = picture(3, 12, 12)
+    plain, ranged = make(), make(value_range=(-50.0, 150.0))
+    expected = plain.denoise(image) * 200 - 50
+    torch.testing.assert_close(ranged.denoise(image * 200 - 50), expected, atol=1e-3, rtol=1e-5)
+    assert torch.equal(ranged.denoise((image * 255).byte()), plain.denoise((image * 255).byte()))
+
+
+def test_floats_are_not_clipped() -> None:
+    result = make(observation=0.5).denoise(picture(3, 12, 12) * 10 - 5)
+    assert float(result.min()) < 0
+    assert float(result.max()) > 1
+
+
+def test_result_can_be_used_in_training() -> None:
+    """What comes back is an ordinary tensor, not one that autograd refuses."""
+    for denoiser in (make(), make().eval()):
+        clean = denoiser.denoise(picture(1, 3, 8, 8))
+        network = Mixer()
+        (network(clean) * clean).sum().backward()
+        clean += 1
+    output = make().eval()(picture(1, 3, 8, 8))
+    (Mixer()(output) * output).sum().backward()
+
+
+# -- what decides the result ------------------------------------------------------------------
+
+
+def test_same_seed_same_picture() -> None:
+    image, denoiser = picture(3, 20, 20), make(refine=True, stride=2)
+    first = denoiser.denoise(image, seed=5)
+    assert torch.equal(first, denoiser.denoise(image, seed=5))
+    assert not torch.equal(first, denoiser.denoise(image, seed=6))
+    assert torch.equal(first, copy.deepcopy(denoiser).denoise(image, seed=5))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"stride": 2, "passes": 2},
+        {"refine": True},
+        {"scheme": RandomPartition(3), "refine": Refinement(2, 0.4)},
+        {"scheme": Checkerboard()},
+        {"scheme": Noise2Void()},
+        {"refine": Refinement(2, masked=False)},
+    ],
+    ids=str,
+)
+def test_a_batch_gives_what_each_image_gives_alone(settings: dict[str, Any]) -> None:
+    images, denoiser = picture(3, 3, 15, 18), make(**settings)
+    together = denoiser.denoise(images)
+    for image, result in zip(images, together, strict=True):
+        torch.testing.assert_close(denoiser.denoise(image), result, atol=1e-6, rtol=1e-5)
+
+
+def test_passes_are_draws_that_are_averaged() -> None:
+    image, denoiser = picture(3, 16, 16), make(observation=0.0)
+    draws = [denoiser._run_all(image[None], None, denoiser.scheme, 1, key, (0, 0)) for key in
+             (Key(9, Purpose.INFER, draw) for draw in range(3))]  # fmt: skip
+    assert not torch.allclose(draws[0], draws[1])
+    mean = torch.stack(draws).mean(0)[0]
+    torch.testing.assert_close(denoiser.denoise(image, passes=3, seed=9), mean)
+    torch.testing.assert_close(denoiser.denoise(image, passes=1, seed=9), draws[0][0])
+    assert torch.equal(denoiser.denoise(image, passes=4), denoiser.denoise(image))
+
+
+def test_strength_and_observation_mix_the_noisy_image_in() -> None:
+    image = picture(3, 16, 16)
+    clean = make(observation=0.0).denoise(image)
+    assert torch.equal(make().denoise(image, strength=0), image)
+    half = make(observation=0.0).denoise(image, strength=0.5)
+    torch.testing.assert_close(half, (clean + image) / 2)
+    torch.testing.assert_close(make(observation=0.25).denoise(image), 0.75 * clean + 0.25 * image)
+    mixed = make(observation=0.25).denoise(image, strength=0.5)
+    torch.testing.assert_close(mixed, 0.375 * clean + 0.625 * image)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float16", "float32"])
+def test_no_strength_gives_the_picture_back(dtype: str) -> None:
+    image = (picture(9, 7, 3).numpy() * (1 if "float" in dtype else 32767)).astype(dtype)
+    assert np.array_equal(make().denoise(image, strength=0), image)
+
+
+def test_images_of_a_training_batch_get_masks_of_their_own() -> None:
+    denoiser = make(Mixer()).train()
+    image = picture(1, 3, 16, 16)
+    one, other = (denoiser(image, step=3, sample=sample) for sample in (0, 1))
+    both = denoiser(image.repeat(2, 1, 1, 1), step=3, sample=torch.tensor([1, 0]))
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(both, (one + other) / 2, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("scheme", [RandomPartition(2), Checkerboard(), Noise2Void()], ids=repr)
+def test_global_random_states_are_left_alone(scheme: MaskScheme) -> None:
+    denoiser, image = make(scheme=scheme, refine=True), picture(1, 3, 12, 12)
+    before = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002
+    denoiser.denoise(image)
+    denoiser.train()(image).backward()
+    after = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert np.array_equal(before[1][1], after[1][1])
+    assert before[1][2] == after[1][2]
+    assert before[2] == after[2]
+
+
+# -- what must not come through ---------------------------------------------------------------
+
+BLIND_BY_MASK = [
+    RandomPartition(2),
+    RandomPartition(2, fill="zero"),
+    RandomPartition(2, fill=0.5),
+    RandomPartition(1),
+    RandomPartition(3),
+    RandomPartition(4, hide="others"),
+    Checkerboard(),
+    Checkerboard(fill="zero"),
+    Lattice(2),
+    Lattice(3, radius=1),
+    Stripes(),
+]
+
+
+def outputs_with_each_pixel_changed(
+    denoiser: AsymmetricMaskDenoiser, size: tuple[int, int], change: float
+) -> tuple[Tensor, Tensor]:
+    """Return the result of an image, and results (P, H, W) with pixel p changed in the p-th."""
+    height, width = size
+    image = picture(3, height, width)
+    images = image.repeat(height * width + 1, 1, 1, 1)
+    for p in range(height * width):
+        images[p, :, p // width, p % width] += change
+    results = denoiser._denoise_batch(images, passes=2, seed=1)
+    return results[-1], results[:-1]
+
+
+@pytest.mark.parametrize("scheme", BLIND_BY_MASK, ids=repr)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [(7, 8), (9, 5)])
+def test_no_pixel_reaches_its_own_output(
+    scheme: MaskScheme, stride: int, size: tuple[int, int]
+) -> None:
+    """Not over a mask, not over a fill, not over padding to the stride or to the network's size."""
+    denoiser = make(Mixer(multiple=4), scheme=scheme, stride=stride, observation=0.0).eval()
+    base, results = outputs_with_each_pixel_changed(denoiser, size, 10.0)
+    own = torch.stack([results[p, :, p // size[1], p % size[1]] for p in range(len(results))])
+    torch.testing.assert_close(own.T.reshape(base.shape), base, atol=1e-6, rtol=0)
+    if scheme.branches > 1:
+        assert not torch.allclose(results, base.expand_as(results), atol=1e-3)
+
+
+def test_a_leak_would_be_seen() -> None:
+    """The check above fails where a scheme hides nothing."""
+    denoiser = make(scheme=NothingHidden(), observation=0.0).eval()
+    base, results = outputs_with_each_pixel_changed(denoiser, (5, 5), 10.0)
+    own = torch.stack([results[p, :, p // 5, p % 5] for p in range(25)]).T.reshape(base.shape)
+    assert (own - base).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("refinement", [False, Refinement(2), Refinement(2, masked=False)])
+def test_nan_is_predicted_from_the_others(stride: int, refinement: Refinement | bool) -> None:
+    denoiser = make(stride=stride, refine=refinement)
+    image = picture(3, 13, 12)
+    image[0, 4, 5] = math.nan
+    image[:, 12, 11] = math.inf
+    image[1, 0, 0:3] = -math.inf
+    bad = ~image.isfinite().all(0)
+    result = denoiser.denoise(image, nan="mask")
+    assert bool(result.isfinite().all())
+    for value in (0.0, 7.0):
+        other = torch.where(bad, value, image)
+        other[0, bad] = math.nan
+        assert torch.equal(denoiser.denoise(other, nan="mask"), result)
+    kept = denoiser.denoise(image, nan="mask", strength=0)
+    assert torch.equal(kept[:, ~bad], image[:, ~bad])
+    assert bool(kept.isfinite().all())
+
+
+@pytest.mark.parametrize("scheme", [Noise2Void(), NothingHidden(), RandomPartition(1)], ids=repr)
+def test_nan_is_predicted_under_every_scheme(scheme: MaskScheme) -> None:
+    image = picture(3, 12, 12)
+    image[:, 3, 3] = math.nan
+    assert bool(make(scheme=scheme).denoise(image, nan="mask").isfinite().all())
+
+
+def test_clean_images_are_the_same_with_nan_masked() -> None:
+    image = picture(3, 13, 12)
+    assert torch.equal(make().denoise(image, nan="mask"), make().denoise(image))
+
+
+def test_an_image_of_nan_only_gives_numbers() -> None:
+    assert bool(make().denoise(torch.full((3, 8, 8), math.nan), nan="mask").isfinite().all())
+
+
+def test_nan_is_an_error_that_names_the_place() -> None:
+    image = picture(9, 8, 3).numpy()
+    image[6, 2, 1] = math.nan
+    with pytest.raises(PixelError, match="channel 1, row 6, column 2"):
+        make().denoise(image)
+
+
+# -- refinement -------------------------------------------------------------------------------
+
+
+class Spy(RandomPartition):
+    """Records the masks it draws."""
+
+    drawn: list[tuple[Key, int, Tensor]]
+
+    def label(self, grid: Grid, key: Key) -> Tensor:
+        drawn = super().label(grid, key)
+        self.drawn.append((key, grid.stride, drawn))
+        return drawn
+
+
+@pytest.mark.parametrize("branches", [2, 3])
+def test_refinement_draws_masks_that_do_not_know_the_replaced_pixels(branches: int) -> None:
+    denoiser = make(scheme=Spy(branches), refine=Refinement(3, 0.16), passes=1, stride=2)
+    scheme = denoiser.scheme
+    assert isinstance(scheme, Spy)
+    scheme.drawn = []
+    denoiser.denoise(torch.zeros(3, 300, 300))
+    first, *others = scheme.drawn
+    assert first[1] == 2
+    assert [stride for _, stride, _ in others] == [1, 1, 1]
+    assert len({key for key, _, _ in scheme.drawn}) == 4
+    for draw, (_, _, label) in enumerate(others):
+        replace = replacement((300, 300), 1, 0.16, key=Key(0, Purpose.REPLACE, draw))
+        for branch in range(branches):
+            pair = torch.stack([replace.flatten().double(), (label == branch).flatten().double()])
+            assert abs(float(torch.corrcoef(pair)[0, 1])) < 4 / 300
+
+
+def test_masked_and_plain_refinement_run_the_network_as_often_as_they_say() -> None:
+    calls = []
+    for refinement in (False, Refinement(5), Refinement(5, masked=False)):
+        denoiser = make(refine=refinement, passes=2)
+        hook = denoiser.backbone.register_forward_hook(lambda *_: calls.append(1))
+        denoiser.denoise(picture(3, 12, 12))
+        hook.remove()
+        calls.append(0)
+    counts = [len(part) for part in "".join(map(str, calls)).split("0")]
+    assert counts[:3] == [4, 4 + 10, 4 + 5]
+
+
+def test_plain_refinement_is_the_mean_over_replaced_images() -> None:
+    image = picture(1, 3, 12, 12)
+    plain = make(refine=False, observation=0.0, residual=False)
+    refined = make(refine=Refinement(4, 0.3, masked=False), observation=0.0, residual=False)
+    first, expected = plain.denoise(image), torch.zeros_like(image)
+    for draw in range(4):
+        mask = replacement((12, 12), 1, 0.3, key=Key(0, Purpose.REPLACE, draw))
+        with torch.no_grad():
+            expected += plain.backbone(torch.where(mask, image, first)) / 4
+    torch.testing.assert_close(refined.denoise(image), expected)
+
+
+# -- large images -----------------------------------------------------------------------------
+
+
+def fast_unet(channels: int = 3) -> nn.Module:
+    torch.manual_seed(0)
+    network = create_backbone("fast-unet", channels=channels)
+    for parameter in network.parameters():
+        if not bool(parameter.any()):
+            nn.init.normal_(parameter, 0, 0.05)
+    return network
+
+
+def test_tiled_equals_whole() -> None:
+    denoiser, image = make(fast_unet(), passes=1), picture(3, 700, 300)
+    assert denoiser.traits.size_multiple == 8
+    whole = denoiser.denoise(image, tile=10**6)
+    torch.testing.assert_close(denoiser.denoise(image, tile=256), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stride": 2, "scheme": RandomPartition(3)},
+        {"stride": 3, "scheme": Checkerboard()},
+        {"stride": 2, "scheme": Lattice(3, radius=1)},
+        {"stride": 2, "refine": Refinement(2)},
+    ],
+    ids=str,
+)
+def test_tiled_equals_whole_at_any_stride(settings: dict[str, Any]) -> None:
+    denoiser = make(Mixer(1, multiple=4), channels=1, passes=1, **settings)
+    image = picture(1, 470, 203)
+    image[:, 250:253, 30:33] = math.nan
+    whole = denoiser.denoise(image, tile=10**6, nan="mask")
+    tiled = denoiser.denoise(image, tile=100, nan="mask")
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
+
+
+# -- the network ------------------------------------------------------------------------------
+
+
+def test_network_is_told_what_to_predict() -> None:
+    image = picture(3, 12, 12)
+    corrected, direct = make(residual=True, observation=0), make(residual=False, observation=0)
+    assert make().residual
+    with torch.no_grad():
+        for denoiser in (corrected, direct):
+            denoiser.backbone.last.weight.zero_()
+            denoiser.backbone.last.bias.fill_(0.25)
+    assert bool((direct.denoise(image) == 0.25).all())
+    scheme, grid = RandomPartition(2), PixelDownsample(1).grid(1, (12, 12))
+    expected = torch.zeros(1, 3, 12, 12)
+    for draw in range(4):
+        label = scheme.label(grid, Key(0, Purpose.INFER, draw))
+        for branch in range(2):
+            filled = fill_hidden(image[None], label == branch, "mean")
+            expected += torch.where(label == branch, filled + 0.25, 0) / 4
+    torch.testing.assert_close(corrected.denoise(image), expected[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "residual"),
+    [
+        ({}, True),
+        ({"scheme": RandomPartition(2, fill="zero")}, False),
+        ({"scheme": NothingHidden()}, False),
+        ({"backbone": nn.Identity()}, False),
+        ({"residual": False}, False),
+        ({"scheme": RandomPartition(2, fill="zero"), "residual": True}, True),
+        ({"preset": "amsnet"}, False),
+    ],
+    ids=str,
+)
+def test_residual_is_chosen(settings: dict[str, Any], residual: bool) -> None:
+    assert make(**settings).residual is residual
+
+
+def test_mode_of_every_module_stays() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+    denoiser = make(network).train()
+    denoiser.backbone[1].eval()  # type: ignore[index]
+    statistics = copy.deepcopy(network.state_dict())
+    modes = [module.training for module in denoiser.modules()]
+    denoiser.denoise(picture(3, 8, 8))
+    assert [module.training for module in denoiser.modules()] == modes == [True, True, True, False]
+    assert all(torch.equal(v, statistics[k]) for k, v in network.state_dict().items())
+    with pytest.raises(PixelError):
+        denoiser.denoise(torch.full((3, 8, 8), math.nan))
+    assert [module.training for module in denoiser.modules()] == modes
+    denoiser.eval().denoise(picture(3, 8, 8))
+    assert not any(module.training for module in denoiser.modules())
+
+
+def test_it_is_an_ordinary_module() -> None:
+    denoiser = make()
+    assert all(name.startswith("backbone.") for name in denoiser.state_dict())
+    assert len(list(denoiser.parameters())) == 4
+    twin = copy.deepcopy(denoiser)
+    twin.load_state_dict(denoiser.state_dict(), strict=True)
+    image = picture(3, 8, 8)
+    assert torch.equal(twin.denoise(image), denoiser.denoise(image))
+    assert not denoiser.requires_grad_(False).training or denoiser.train(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_it_moves_to_another_dtype(dtype: torch.dtype) -> None:
+    image = picture(3, 10, 10)
+    expected = make().denoise(image)
+    denoiser = make().to(dtype)
+    assert denoiser.backbone.first.weight.dtype == dtype
+    result = denoiser.denoise(image)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, expected, atol=0.02, rtol=0)
+    assert denoiser.train()(image[None]).dtype == torch.float32
+
+
+def test_it_moves_to_the_device_of_its_network() -> None:
+    denoiser = make().to("cpu").to(memory_format=torch.channels_last)
+    assert denoiser.denoise(picture(3, 8, 8)).device.type == "cpu"
+
+
+@pytest.mark.parametrize("preset", ["amsnet", "amsnet-b", "amsnet-p", "amsnet-b-e", "amsnet-p-e"])
+def test_presets_are_the_paper(preset: str) -> None:
+    denoiser = make(preset=preset)
+    assert repr(denoiser.scheme) == "RandomPartition(branches=2, hide='own', fill='zero')"
+    assert denoiser.train_strides == (5,)
+    assert (denoiser.stride, denoiser.passes, denoiser.observation) == (2, 1, 0.0)
+    assert denoiser.residual is False
+    refined = preset.endswith("-e") or preset == "amsnet"
+    assert denoiser.refinement == (Refinement(8, 0.16, masked=True) if refined else None)
+
+
+def test_explicit_arguments_beat_the_preset() -> None:
+    denoiser = make(
+        preset="amsnet", scheme=Checkerboard(), train_stride=[2, 3], stride=1, passes=3,
+        refine=False, residual=True, observation=0.2,
+    )  # fmt: skip
+    assert isinstance(denoiser.scheme, Checkerboard)
+    assert denoiser.train_strides == (2, 3)
+    assert (denoiser.stride, denoiser.passes, denoiser.observation) == (1, 3, 0.2)
+    assert denoiser.refinement is None
+    assert denoiser.residual is True
+    assert make(refine=True).refinement == Refinement()
+
+
+def test_presets_are_not_shared_between_denoisers() -> None:
+    first, second = make(preset="amsnet"), make(preset="amsnet")
+    assert first.scheme is not second.scheme
+
+
+# -- errors -----------------------------------------------------------------------------------
+
+
+def test_networks_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(BackboneError, match="keep the shape"):
+        make(nn.Conv2d(3, 4, 3, padding=1))
+    with pytest.raises(BackboneError, match="keep the shape"):
+        make(nn.Conv2d(3, 3, 3))
+    with pytest.raises(BackboneError, match="3 channels each"):
+        make(nn.Conv2d(1, 1, 3, padding=1))
+    denoiser = make()
+    denoiser.backbone.last = nn.Conv2d(6, 3, 3)
+    with pytest.raises(BackboneError, match="must stay"):
+        denoiser.denoise(picture(3, 16, 16))
+    with pytest.raises(UnknownNameError, match="did you mean 'unet'"):
+        make("unett")
+
+
+def test_pictures_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(SizeError, match=r"2 x 9.*stride, 3"):
+        make(stride=3).denoise(picture(3, 2, 9))
+    with pytest.raises(SizeError, match=r"1 channels.*channels=1"):
+        make().denoise(np.zeros((8, 8), np.uint8))
+    with pytest.raises(SizeError, match="4 channels"):
+        make().denoise(np.zeros((8, 8, 4), np.uint8))
+    with pytest.raises(SizeError, match=r"\(C, H, W\) or \(B, C, H, W\)"):
+        make().denoise(picture(8, 8))
+    with pytest.raises(PixelError, match="bool"):
+        make().denoise(np.zeros((8, 8, 3), bool))
+    with pytest.raises(SizeError, match="channels"):
+        make().train()(picture(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"passes": 0}, {"passes": 1.5}, {"stride": 0}, {"stride": 1.5}, {"train_stride": []},
+        {"train_stride": [2, 0]}, {"observation": 1.0}, {"observation": -0.1},
+        {"residual": "yes"}, {"preset": "amsnett"}, {"scheme": "random"}, {"refine": 8},
+        {"value_range": (1, 0)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_unusable_settings_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises((SettingError, UnknownNameError)):
+        make(**settings)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"passes": 0}, {"strength": 1.1}, {"strength": -1}, {"nan": "drop"}, {"tile": 0}]
+)
+def test_unusable_arguments_are_refused(arguments: dict[str, Any]) -> None:
+    denoiser = make()
+    with pytest.raises(SettingError, match=str(next(iter(arguments)))):
+        denoiser.denoise(picture(3, 8, 8), **arguments)
+
+
+# -- training ---------------------------------------------------------------------------------
+
+
+def training_masks(
+    denoiser: AsymmetricMaskDenoiser, size: tuple[int, int], key: Key, batch: int = 1
+) -> tuple[PixelDownsample, Tensor]:
+    pixels = PixelDownsample(denoiser.train_strides[0])
+    grid = pixels.grid(batch, size)
+    inside = (grid.row < size[0]) & (grid.col < size[1])
+    return pixels, torch.where(inside, denoiser.scheme.label(grid, key), 255)
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [RandomPartition(2), RandomPartition(4, hide="others"), Lattice(2), Noise2Void(0.2), Stripes()],
+    ids=repr,
+)
+@pytest.mark.parametrize("size", [(12, 12), (13, 11)])
+def test_a_step_trains_one_branch_at_its_scored_pixels(
+    scheme: MaskScheme, size: tuple[int, int]
+) -> None:
+    denoiser = make(scheme=scheme, train_stride=2).train()
+    image, key = picture(2, 3, *size), Key(4, Purpose.TRAIN, 7)
+    outputs: list[Tensor] = []
+    denoiser.backbone.register_forward_hook(lambda *parts: outputs.append(parts[2]))
+    for parameter in denoiser.parameters():
+        parameter.requires_grad_(True)
+    kept: list[Tensor] = []
+    denoiser.backbone.last.register_forward_hook(lambda *parts: kept.append(parts[2]))
+    loss = denoiser(image, step=7, seed=4)
+    assert len(outputs) == 1
+    (gradient,) = torch.autograd.grad(loss, kept[0])
+    _, label = training_masks(denoiser, size, key, batch=2)
+    scored = label == denoiser.scheme.branch_of_step(key)
+    assert bool(scored.any())
+    assert torch.equal((gradient != 0).any(1, keepdim=True), scored)
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize("scheme", BLIND_BY_MASK, ids=repr)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_no_target_reaches_its_own_prediction_in_training(scheme: MaskScheme, stride: int) -> None:
+    """Scored pixels changed by any amount leave the network's input, so its output, as it was."""
+    denoiser = make(scheme=scheme, train_stride=stride).train()
+    size, key = (7, 8), Key(0, Purpose.TRAIN, 2)
+    seen: list[Tensor] = []
+    denoiser.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    pixels, label = training_masks(denoiser, size, key)
+    scored = (label == denoiser.scheme.branch_of_step(key)).expand(-1, 3, -1, -1)
+    image = picture(1, 3, *size)
+    changed = torch.where(pixels.up(scored, size=size), math.nan, image)
+    for one in (image, changed):
+        denoiser(one, step=2)
+    assert torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_noise2void_never_shows_a_pixel_its_own_value(stride: int) -> None:
+    """Neither directly nor over the copies that padding makes at the border."""
+    denoiser = make(nn.Identity(), scheme=Noise2Void(0.5), train_stride=stride).train()
+    seen: list[Tensor] = []
+    denoiser.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    size = (7, 8)
+    image = picture(1, 3, *size)
+    for step in range(60):
+        denoiser(image, step=step)
+        pixels, label = training_masks(denoiser, size, Key(0, Purpose.TRAIN, step))
+        scored = (label == 0).expand(-1, 3, -1, -1)
+        assert not bool(((seen[-1] == pixels.down(image)) & scored).any())
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2"])
+@pytest.mark.parametrize("scheme", [RandomPartition(2), RandomPartition(3), Stripes()], ids=repr)
+def test_loss_and_total_loss_are_the_equations(scheme: MaskScheme, kind: Any) -> None:
+    denoiser = make(scheme=scheme, train_stride=3, residual=False).train()
+    image, key = picture(1, 3, 14, 16), Key(1, Purpose.TRAIN, 5)
+    pixels, label = training_masks(denoiser, (14, 16), key)
+    sub_images, losses, merged = pixels.down(image), [], torch.zeros(())
+    outside = label == 255
+    for branch in range(scheme.branches):
+        scored = label == branch
+        output = denoiser.backbone(fill_hidden(sub_images, scored | outside, "mean"))
+        losses.append(mask_loss(output, sub_images, scored, kind=kind))
+        merged = torch.where(scored, output, merged)
+    one = denoiser(image, step=5, seed=1, loss=kind)
+    torch.testing.assert_close(one, losses[scheme.branch_of_step(key)])
+    total = denoiser(image, step=5, seed=1, loss=kind, smoothness=0.05)
+    smooth = smoothness_loss(pixels.up(merged, size=(14, 16)))
+    torch.testing.assert_close(total, sum(losses) + 0.05 * smooth)
+
+
+def test_a_training_step_is_a_function_of_seed_and_step() -> None:
+    denoiser = make(train_stride=[1, 2, 3]).train()
+    image = picture(2, 3, 12, 12)
+    keys = [(seed, step) for seed in (0, 1) for step in range(6)]
+    losses = {(seed, step): denoiser(image, seed=seed, step=step).item() for seed, step in keys}
+    again = {(seed, step): denoiser(image, seed=seed, step=step).item() for seed, step in keys}
+    assert losses == again
+    assert len(set(losses.values())) == 12
+    validation = denoiser(image, seed=0, step=0, purpose=Purpose.VALIDATE)
+    assert validation.item() != losses[0, 0]
+
+
+def test_every_train_stride_is_drawn() -> None:
+    denoiser = make(train_stride=[1, 2, 3]).train()
+    counts: list[int] = []
+    denoiser.backbone.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
+    for step in range(300):
+        denoiser(torch.zeros(1, 3, 6, 6), step=step)
+    for stride in (1, 2, 3):
+        assert abs(counts.count(stride**2) - 100) < 4 * math.sqrt(300 * 2 / 9)
+
+
+def test_training_learns_and_hides_the_noise() -> None:
+    """A few steps on one noisy flat image bring the prediction nearer to the clean value."""
+    generator = torch.Generator().manual_seed(0)
+    image = 0.5 + 0.2 * torch.randn(4, 1, 24, 24, generator=generator)
+    denoiser = make(Mixer(1), channels=1, train_stride=1, observation=0.0).train()
+    optimizer = torch.optim.Adam(denoiser.parameters(), 1e-2)
+    for step in range(40):
+        optimizer.zero_grad()
+        denoiser(image, step=step, loss="l2").backward()
+        optimizer.step()
+    error = (denoiser.denoise(image) - 0.5).square().mean().sqrt()
+    assert float(error) < 0.08
+
+
+@pytest.mark.parametrize("scheme", [Stripes(), RandomPartition(5), Lattice(2)], ids=repr)
+def test_eval_mode_denoises(scheme: MaskScheme) -> None:
+    denoiser = make(scheme=scheme, stride=2).eval()
+    image = picture(2, 3, 9, 10)
+    assert torch.equal(denoiser(image, seed=3), denoiser.denoise(image, seed=3))

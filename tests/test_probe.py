@@ -1,0 +1,142 @@
+"""The trial of a network: what it finds, and that it leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from masked_denoise.errors import BackboneError
+from masked_denoise.probe import probe
+
+
+class From(nn.Module):
+    """A network made of one function, with a convolution in front."""
+
+    def __init__(self, function: Callable[[Tensor], object], channels: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.function = function
+
+    def forward(self, image: Tensor) -> object:
+        return self.function(self.conv(image))
+
+
+def down_and_up(multiple: int) -> Callable[[Tensor], Tensor]:
+    """Return a function that gives another size unless both sides are multiples."""
+
+    def run(x: Tensor) -> Tensor:
+        return F.interpolate(F.avg_pool2d(x, multiple), scale_factor=multiple)
+
+    return run
+
+
+def windows(multiple: int) -> Callable[[Tensor], Tensor]:
+    """Return a function that fails unless both sides are multiples, as window attention does."""
+
+    def run(x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        return x.reshape(b, c, h // multiple, multiple, w // multiple, multiple).reshape(x.shape)
+
+    return run
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 4, 8, 16, 32, 64, 128])
+@pytest.mark.parametrize("kind", [down_and_up, windows])
+def test_size_multiple_is_found(
+    multiple: int, kind: Callable[[int], Callable[[Tensor], Tensor]]
+) -> None:
+    assert probe(From(kind(multiple)), 3).size_multiple == multiple
+
+
+@pytest.mark.parametrize("multiple", [3, 6, 7])
+def test_other_multiples_are_an_error_and_not_a_wrong_answer(multiple: int) -> None:
+    with pytest.raises(BackboneError, match="does not keep the shape"):
+        probe(From(down_and_up(multiple)), 3)
+
+
+def test_global_skip_is_told_from_none() -> None:
+    torch.manual_seed(1)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
+
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, image: Tensor) -> Tensor:
+            return image - self.body(image)
+
+    assert probe(Skip(), 3).global_skip
+    assert not probe(body, 3).global_skip
+    assert probe(nn.Identity(), 3).global_skip
+    assert not probe(From(lambda x: x * 0), 3).global_skip
+
+
+def test_memory_layout_that_is_not_taken_is_found() -> None:
+    assert probe(nn.Conv2d(3, 3, 3, padding=1), 3).channels_last
+
+    class Flat(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return image.view(image.shape[0], -1).view(image.shape)
+
+    assert not probe(Flat(), 3).channels_last
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 7])
+def test_channels(channels: int) -> None:
+    assert probe(nn.Conv2d(channels, channels, 1), channels).size_multiple == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtype_of_the_weights_is_used(dtype: torch.dtype) -> None:
+    assert probe(nn.Conv2d(3, 3, 1).to(dtype), 3).size_multiple == 1
+
+
+def test_trial_leaves_no_trace() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 3, 1)
+    )
+    network[1].eval()  # a frozen normalisation in a network that trains
+    modes = [module.training for module in network.modules()]
+    state = copy.deepcopy(network.state_dict())
+    random_state = torch.get_rng_state()
+    probe(network, 3)
+    assert (
+        [module.training for module in network.modules()]
+        == modes
+        == [True, True, False, True, True]
+    )
+    assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_modes_come_back_after_a_failure_and_noise_is_not_drawn_from_the_user() -> None:
+    network = From(lambda x: F.dropout(x, 0.5, training=True)[..., 1:])
+    random_state = torch.get_rng_state()
+    with pytest.raises(BackboneError):
+        probe(network, 3)
+    assert network.training
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_messages_say_what_to_change() -> None:
+    with pytest.raises(BackboneError, match=r"need 3 channels each; pass channels="):
+        probe(nn.Conv2d(1, 1, 3, padding=1), 3)
+    with pytest.raises(BackboneError, match=r"\(1, 3, \d+, \d+\) went in, \(1, 5, \d+, \d+\)"):
+        probe(nn.Conv2d(3, 5, 3, padding=1), 3)
+    with pytest.raises(BackboneError, match=r"returned a tuple.*picks it"):
+        probe(From(lambda x: (x, x)), 3)
+    with pytest.raises(BackboneError, match="boom") as caught:
+        probe(From(_fail), 3)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def _fail(x: Tensor) -> Tensor:
+    raise RuntimeError("boom")

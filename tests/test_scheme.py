@@ -1,0 +1,393 @@
+"""Masks: the hash is random enough, the same everywhere, and every scheme keeps its promises."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from masked_denoise import (
+    Checkerboard,
+    Lattice,
+    MaskScheme,
+    Noise2Void,
+    NothingHidden,
+    PixelDownsample,
+    RandomPartition,
+)
+from masked_denoise.errors import SettingError, UnknownNameError
+from masked_denoise.pixels import Grid
+from masked_denoise.scheme import (
+    NOBODY,
+    SCHEMES,
+    Key,
+    Purpose,
+    create_scheme,
+    hash_key,
+    hash_pixels,
+    mix,
+)
+
+SIDE = 512
+KEYS = [Key(0, 0, 0), Key(1, 3, 0), Key(-7, 0, 123_456), Key(2**63 + 5, 16, 2**40)]
+SCHEME_CASES = [
+    *(RandomPartition(k) for k in range(1, 17)),
+    *(RandomPartition(k, hide="others") for k in range(2, 9)),
+    RandomPartition(255),
+    Checkerboard(),
+    *(Lattice(period) for period in (2, 3, 4, 15)),
+    Lattice(3, radius=1),
+    Lattice(4, radius=1),
+    Lattice(7, radius=3),
+    Noise2Void(),
+    Noise2Void(0.5),
+    NothingHidden(),
+]
+
+
+def plain_grid(side: int = SIDE, *, sample: int = 0, origin: tuple[int, int] = (0, 0)) -> Grid:
+    return PixelDownsample(1).grid(1, (side, side), sample=sample, origin=origin)
+
+
+def words(key: Key, *, side: int = SIDE, sample: int = 0) -> Tensor:
+    return MaskScheme().bits(plain_grid(side, sample=sample), key)[0, 0]
+
+
+def coins(key: Key, *, side: int = SIDE, sample: int = 0) -> Tensor:
+    return MaskScheme().coin(plain_grid(side, sample=sample), key)[0, 0]
+
+
+def rho(a: Tensor, b: Tensor) -> float:
+    """Return the correlation of two arrays, in units of its standard deviation under chance."""
+    pair = torch.stack([a.flatten().double(), b.flatten().double()])
+    return float(torch.corrcoef(pair)[0, 1]) * math.sqrt(a.numel())
+
+
+def slow_word(key: Key, sample: int, row: int, col: int) -> int:
+    """Return the hash of one pixel in plain Python integers."""
+    word_mask = 0xFFFFFFFF
+
+    def scramble(x: int) -> int:
+        x ^= x >> 16
+        x = x * 0x21F0AAAD & word_mask
+        x ^= x >> 15
+        x = x * 0x735A2D97 & word_mask
+        return x ^ (x >> 15)
+
+    state = 0x9E3779B9
+    for number in key:
+        state = scramble(state ^ (number & word_mask))
+        state = scramble(((state + 0x3C6EF35F) & word_mask) ^ ((number >> 32) & word_mask))
+    state ^= (sample & word_mask) ^ scramble(sample >> 32 & word_mask)
+    state = scramble(state)
+    state = scramble(((state + row) & word_mask) ^ 0x68E31DA4)
+    return scramble(((state + col) & word_mask) ^ 0x35294E57)
+
+
+# -- the hash ---------------------------------------------------------------------------------
+
+
+def test_masks_never_change_unnoticed() -> None:
+    """These numbers are part of the contract: other ones give other masks to every user."""
+    assert [mix(n) for n in (0, 1, 2**31, 2**32 - 1)] == [0, 2261973619, 3770504306, 2578835075]
+    assert [hash_key(key) for key in KEYS] == [1059465926, 2782978628, 4103000558, 368265475]
+    first, other = words(Key(), side=2), words(Key(5, Purpose.INFER, 9), side=2, sample=3)
+    assert first.flatten().tolist() == [957578666, 1971495597, 2214080537, 1983436953]
+    assert other.flatten().tolist() == [1170176773, 3267243262, 1967075178, 643849008]
+    assert coins(Key(), side=16)[0].tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 0]
+    label = RandomPartition(3).label(plain_grid(4), Key(1, 2, 3)).flatten()
+    assert label.tolist() == [1, 0, 1, 2, 2, 2, 2, 1, 1, 0, 2, 1, 2, 2, 1, 0]
+    streams = ("TRAIN", "BRANCH", "STRIDE", "INFER", "REPLACE", "VALIDATE", "CROP", "REFINE")
+    assert [getattr(Purpose, name) for name in streams] == list(range(8))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_hash_equals_plain_integers(key: Key) -> None:
+    places = [(0, 0, 0), (1, 2, 3), (2**32 + 1, 10**9, 10**9 + 7), (2**40, 5, 0), (2**62, 1, 2**31)]
+    sample, row, col = torch.tensor(places).T
+    expected = [slow_word(key, *place) for place in places]
+    assert hash_pixels(key, sample, row, col).tolist() == expected
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4, 7, 16])
+def test_every_group_gets_its_share(groups: int) -> None:
+    scheme, n = RandomPartition(groups), SIDE * SIDE
+    for key in KEYS:
+        counts = torch.bincount(scheme.label(plain_grid(), key).flatten(), minlength=groups)
+        assert len(counts) == groups
+        share = 1 / groups
+        assert (counts - n * share).abs().max() < 4.5 * math.sqrt(n * share * (1 - share))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_bit_is_fair_and_independent_of_the_others(key: Key) -> None:
+    word = words(key).flatten()
+    assert 0 <= int(word.min()) <= int(word.max()) < 2**32
+    bits = ((word[None] >> torch.arange(32)[:, None]) & 1).double()
+    n = word.numel()
+    assert (bits.mean(1) - 0.5).abs().max() < 4.5 * 0.5 / math.sqrt(n)
+    between = torch.corrcoef(bits) - torch.eye(32)
+    assert between.abs().max() < 5 / math.sqrt(n)
+
+
+@pytest.mark.parametrize("draw", [words, coins])
+@pytest.mark.parametrize("lag", [1, 2, 3, 32])
+def test_neighbours_are_not_correlated(draw: type, lag: int) -> None:
+    for key in KEYS:
+        field = draw(key)
+        assert abs(rho(field[lag:], field[:-lag])) < 4
+        assert abs(rho(field[:, lag:], field[:, :-lag])) < 4
+        assert abs(rho(field[lag:, lag:], field[:-lag, :-lag])) < 4
+        assert abs(rho(field[lag:, :-lag], field[:-lag, lag:])) < 4
+
+
+@pytest.mark.parametrize("stride", [2, 5])
+def test_neighbours_in_a_sub_image_are_not_correlated(stride: int) -> None:
+    label = RandomPartition(2).label(PixelDownsample(stride).grid(1, (500, 500)), Key(4))
+    assert abs(rho(label[..., 1:], label[..., :-1])) < 4
+    assert abs(rho(label[:, :, 1:], label[:, :, :-1])) < 4
+    assert abs(rho(label[1:], label[:-1])) < 4
+
+
+@pytest.mark.parametrize("draw", [words, coins])
+def test_other_keys_and_samples_give_other_masks(draw: type) -> None:
+    keys = [
+        *(Key(seed=seed) for seed in (0, 1, 2, 3, 256, -1, 2**31, 2**32, 2**32 + 1, 2**63)),
+        *(Key(draw=number) for number in (1, 2, 3, 1000, 2**32)),
+        *(Key(purpose=number) for number in (1, 2, 3, 16, 17)),
+    ]
+    fields = [draw(key) for key in keys]
+    fields += [draw(Key(), sample=index) for index in (1, 2, 3, 2**20, 2**32, 2**33, 2**40 + 1)]
+    flat = torch.stack(fields).flatten(1).double()
+    between = torch.corrcoef(flat) - torch.eye(len(flat))
+    assert between.abs().max() < 4.5 / SIDE
+
+
+def test_one_flipped_bit_changes_half_of_the_word() -> None:
+    base = Key(123, 3, 45)
+    word = words(base, side=64)
+    changed = [words(base._replace(seed=123 ^ 1 << bit), side=64) for bit in range(64)]
+    changed += [words(base._replace(draw=45 ^ 1 << bit), side=64) for bit in range(64)]
+    changed += [words(base, side=64, sample=1 << bit) for bit in range(62)]
+    for other in changed:
+        different = ((other ^ word)[..., None] >> torch.arange(32) & 1).double().mean()
+        assert abs(float(different) - 0.5) < 0.02
+
+
+def test_keys_hardly_collide() -> None:
+    seen = {hash_key(Key(s, p, d)) for s in range(-10, 10) for p in range(8) for d in range(250)}
+    assert len(seen) >= 20 * 8 * 250 - 2
+
+
+def test_place_of_the_pixel_is_all_that_counts() -> None:
+    """A stride or a tile sees the bits that the whole image has at the same pixels."""
+    key, scheme = Key(3, 1, 4), MaskScheme()
+    for draw in (scheme.bits, scheme.coin):
+        whole = draw(PixelDownsample(1).grid(2, (84, 126), sample=5), key)
+        for stride in (1, 2, 3, 7):
+            pixels = PixelDownsample(stride)
+            assert torch.equal(draw(pixels.grid(2, (84, 126), sample=5), key), pixels.down(whole))
+            for top, left in ((0, 42), (42, 0), (42, 84)):
+                tile = draw(pixels.grid(2, (42, 42), sample=5, origin=(top, left)), key)
+                cut = whole[:, :, top : top + 42, left : left + 42]
+                assert torch.equal(tile, pixels.down(cut))
+
+
+@pytest.mark.parametrize("scheme", SCHEME_CASES, ids=repr)
+@pytest.mark.parametrize("stride", [1, 3])
+def test_labels_of_a_tile_are_those_of_the_whole(scheme: MaskScheme, stride: int) -> None:
+    pixels = PixelDownsample(stride)
+    whole = pixels.up(scheme.label(pixels.grid(2, (48, 60)), Key(8)))
+    tile = scheme.label(pixels.grid(2, (18, 21), origin=(12, 33)), Key(8))
+    assert torch.equal(tile, pixels.down(whole[:, :, 12:30, 33:54]))
+
+
+def test_far_away_pixels_are_still_random() -> None:
+    for origin in ((10**9, 0), (0, 10**9), (10**9 + 2, 2**31 + 4)):
+        for groups in (2, 3):
+            scheme = RandomPartition(groups)
+            for stride in (1, 2):
+                grid = PixelDownsample(stride).grid(1, (200, 200), origin=origin)
+                label = scheme.label(grid, Key())
+                near = scheme.label(PixelDownsample(stride).grid(1, (200, 200)), Key())
+                share = float((label == 0).double().mean())
+                assert abs(share - 1 / groups) < 4 * 0.5 / 200
+                assert abs(rho(label, near)) < 4
+                assert abs(rho(label[..., 1:], label[..., :-1])) < 4
+
+
+# -- the schemes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", SCHEME_CASES, ids=repr)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_scored_sets_partition_the_image_at_inference(scheme: MaskScheme, stride: int) -> None:
+    used = scheme.inference or scheme
+    label = used.label(PixelDownsample(stride).grid(2, (37, 40)), Key(2, Purpose.INFER))
+    assert label.dtype == torch.uint8
+    scored = [used.scored(label, branch) for branch in range(used.branches)]
+    assert torch.equal(sum(mask.int() for mask in scored), torch.ones_like(label).int())
+
+
+@pytest.mark.parametrize("scheme", SCHEME_CASES, ids=repr)
+def test_scored_pixels_are_hidden_in_training(scheme: MaskScheme) -> None:
+    grid = PixelDownsample(2).grid(2, (37, 40))
+    label = scheme.label(grid, Key(2, Purpose.TRAIN, 11))
+    assert label.shape == grid.shape
+    for branch in range(scheme.branches):
+        hidden, scored = scheme.hidden(label, branch), scheme.scored(label, branch)
+        assert hidden.dtype == scored.dtype == torch.bool
+        assert hidden.shape == scored.shape == grid.shape
+        if not scheme.blind:
+            assert not bool((scored & ~hidden).any())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "ratio"),
+    [
+        (RandomPartition(2), 0.5),
+        (RandomPartition(4), 0.25),
+        (RandomPartition(8), 0.125),
+        (RandomPartition(16), 0.0625),
+        (RandomPartition(4, hide="others"), 0.75),
+        (Checkerboard(), 0.5),
+        (Lattice(4), 1 / 16),
+        (Lattice(5, radius=1), 5 / 25),
+        (Lattice(7, radius=2), 13 / 49),
+        (Noise2Void(0.02), 0.02),
+        (NothingHidden(), 0.0),
+    ],
+    ids=repr,
+)
+def test_mask_ratio(scheme: MaskScheme, ratio: float) -> None:
+    """Among them the ratios of the paper's Fig. 10: 75, 50, 25, 12.5 and 6.25 %."""
+    grid = PixelDownsample(1).grid(1, (420, 420))
+    label = scheme.label(grid, Key(6))
+    for branch in range(scheme.branches):
+        share = float(scheme.hidden(label, branch).double().mean())
+        assert abs(share - ratio) <= 4.5 * math.sqrt(ratio * (1 - ratio)) / 420
+
+
+def test_others_shows_each_branch_one_group_which_no_other_branch_sees() -> None:
+    scheme = RandomPartition(4, hide="others")
+    label = scheme.label(plain_grid(40), Key())
+    seen = sum((~scheme.hidden(label, branch)).int() for branch in range(4))
+    assert torch.equal(seen, torch.ones_like(seen))
+
+
+def test_lattice_hides_a_diamond_around_every_scored_pixel() -> None:
+    for period, radius in ((3, 1), (5, 2), (7, 3), (4, 1)):
+        scheme = Lattice(period, radius=radius)
+        label = scheme.label(plain_grid(2 * period), Key())[0, 0]
+        for branch in range(scheme.branches):
+            hidden, scored = scheme.hidden(label, branch), scheme.scored(label, branch)
+            for row in range(2 * period):
+                for col in range(2 * period):
+                    near = [
+                        abs(row - i) + abs(col - j) <= radius
+                        for i, j in _repeated(scored, 2 * period)
+                    ]
+                    assert bool(hidden[row, col]) == any(near)
+
+
+def _repeated(scored: Tensor, side: int) -> list[tuple[int, int]]:
+    """Return the scored places, and their copies one lattice further on every side."""
+    moves = (-side, 0, side)
+    places = scored.nonzero().tolist()
+    return [(row + dy, col + dx) for row, col in places for dy in moves for dx in moves]
+
+
+def test_checkerboard_alternates_and_starts_at_random() -> None:
+    grid = PixelDownsample(2).grid(3, (20, 20))
+    firsts = set()
+    for draw in range(20):
+        label = Checkerboard().label(grid, Key(draw=draw)).int()
+        assert bool((label[..., 1:] != label[..., :-1]).all())
+        assert bool((label[:, :, 1:] != label[:, :, :-1]).all())
+        firsts.update(label[:, 0, 0, 0].tolist())
+    assert firsts == {0, 1}
+
+
+def test_noise2void_scores_few_and_infers_on_the_plain_image() -> None:
+    scheme = Noise2Void(0.1)
+    label = scheme.label(plain_grid(100), Key())
+    assert set(label.flatten().tolist()) == {0, NOBODY}
+    assert isinstance(scheme.inference, NothingHidden)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 16])
+def test_every_branch_is_trained_equally_often(groups: int) -> None:
+    scheme, n = RandomPartition(groups), 4000
+    branches = torch.tensor([scheme.branch_of_step(Key(3, 0, step)) for step in range(n)])
+    counts = torch.bincount(branches, minlength=groups)
+    assert len(counts) == groups
+    assert (counts - n / groups).abs().max() <= 4 * math.sqrt(n / groups * (1 - 1 / groups))
+    if groups == 2:
+        runs = sum(a != b for a, b in pairwise(branches.tolist()))
+        assert abs(runs - n / 2) < 4 * math.sqrt(n) / 2
+
+
+def test_branch_does_not_tell_the_mask() -> None:
+    """The group that a pixel falls into is independent of the branch that the step trains."""
+    scheme, pixel = RandomPartition(2), PixelDownsample(1).grid(1, (1, 1))
+    keys = [Key(0, 0, step) for step in range(4000)]
+    label = torch.cat([scheme.label(pixel, key).flatten() for key in keys])
+    branch = torch.tensor([scheme.branch_of_step(key) for key in keys])
+    assert abs(rho(label, branch)) < 4
+
+
+@pytest.mark.parametrize("scheme", [*SCHEME_CASES, RandomPartition(2, fill=0.5)], ids=repr)
+def test_settings_make_the_scheme_again(scheme: MaskScheme) -> None:
+    settings = json.loads(json.dumps(scheme.settings()))
+    again = create_scheme(scheme.name, **settings)
+    assert type(again) is type(scheme)
+    assert again.settings() == scheme.settings()
+    assert repr(again) == repr(scheme)
+    grid = PixelDownsample(2).grid(1, (12, 14))
+    label = scheme.label(grid, Key(5))
+    assert torch.equal(again.label(grid, Key(5)), label)
+    for branch in range(scheme.branches):
+        assert torch.equal(again.hidden(label, branch), scheme.hidden(label, branch))
+
+
+def test_every_built_in_scheme_has_a_name() -> None:
+    assert sorted(SCHEMES) == ["checkerboard", "lattice", "noise2void", "nothing", "random"]
+    with pytest.raises(UnknownNameError, match="did you mean 'checkerboard'"):
+        create_scheme("chekerboard")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("random", {"branches": 0}),
+        ("random", {"branches": 256}),
+        ("random", {"branches": 2.5}),
+        ("random", {"branches": "2"}),
+        ("random", {"hide": "all"}),
+        ("random", {"branches": 1, "hide": "others"}),
+        ("random", {"fill": "men"}),
+        ("random", {"fill": True}),
+        ("checkerboard", {"fill": None}),
+        ("lattice", {"period": 1}),
+        ("lattice", {"period": 16}),
+        ("lattice", {"period": 4, "radius": 2}),
+        ("lattice", {"radius": -1}),
+        ("lattice", {"fill": "blur"}),
+        ("noise2void", {"share": 0}),
+        ("noise2void", {"share": 0.6}),
+        ("noise2void", {"share": math.nan}),
+        ("noise2void", {"fill": "none"}),
+    ],
+)
+def test_unusable_settings_are_refused(name: str, settings: dict[str, object]) -> None:
+    with pytest.raises(SettingError):
+        create_scheme(name, **settings)
+
+
+def test_a_scheme_without_label_says_what_is_missing() -> None:
+    with pytest.raises(NotImplementedError, match="label"):
+        MaskScheme().label(plain_grid(4), Key())
