@@ -2,9 +2,9 @@
 
     python examples/02_train_on_a_folder.py [FOLDER] [OUT] [MINUTES]
 
-Writes the model to OUT/model and results to OUT/clean, and OUT/before_after.png to look at. Run it
-again with the same arguments and more minutes after an interruption: it goes on where it stopped.
-Without a folder it makes one of the samples that come with the package.
+Writes the model to OUT/model, the results to OUT/clean, and OUT/before_after.png to look at. After
+an interruption, run it again with the same arguments: it goes on where it stopped. Without a folder
+it makes one of the samples that come with the package.
 """
 
 import shutil
@@ -22,7 +22,7 @@ def main(folder: Path | None = None, out: Path = Path("out"), minutes: float = 2
     folder = folder or copy_samples(out / "noisy")
 
     denoiser = AsymmetricMaskDenoiser()  # three channels: colour photographs
-    denoiser.fit(folder, minutes=minutes, output=out / "model")
+    denoiser.fit(folder, minutes=minutes, output=out / "model", resume=True)
     for entry in denoiser.history[:: max(1, len(denoiser.history) // 5)]:
         print(f"step {entry['step']}: loss {entry['loss']:.4f}")
 

@@ -30,7 +30,8 @@ def small(name: str, channels: int = 3) -> nn.Module:
 
 
 def test_the_list_is_complete() -> None:
-    assert list_backbones() == BUILT_IN
+    names = [name for name in list_backbones() if not name.endswith("-example")]
+    assert names == BUILT_IN
     assert list_backbones("*unet") == ["fast-unet", "unet"]
     assert list_backbones("nothing*") == []
 

@@ -34,6 +34,8 @@ from masked_denoise.errors import (
     SizeError,
     UnknownNameError,
 )
+from masked_denoise.denoiser import _turned
+from masked_denoise.inference import TURNS, denoise_batch, run_all
 from masked_denoise.ops import fill_hidden
 from masked_denoise.pixels import Grid
 from masked_denoise.refine import replacement
@@ -70,7 +72,10 @@ class Stripes(MaskScheme):
 
 
 def make(backbone: nn.Module | str | None = None, **settings: Any) -> AsymmetricMaskDenoiser:
+    """Return a denoiser without the parts that mix pixels after the branches, unless asked for."""
     channels = settings.get("channels", 3)
+    if "preset" not in settings:
+        settings = {"chroma_radius": 0, **settings}
     return AsymmetricMaskDenoiser(backbone or Mixer(channels), **settings)
 
 
@@ -192,10 +197,22 @@ def test_a_batch_gives_what_each_image_gives_alone(settings: dict[str, Any]) -> 
         torch.testing.assert_close(denoiser.denoise(image), result, atol=1e-6, rtol=1e-5)
 
 
-def test_passes_are_draws_that_are_averaged() -> None:
-    image, denoiser = picture(3, 16, 16), make(observation=0.0)
-    draws = [denoiser._run_all(image[None], None, denoiser.scheme, 1, key, (0, 0)) for key in
-             (Key(9, Purpose.INFER, draw) for draw in range(3))]  # fmt: skip
+def test_passes_are_draws_that_are_averaged_each_turned_another_way() -> None:
+    image, denoiser = picture(3, 16, 16), make(observation=0.0).eval()
+    with torch.no_grad():
+        draws = [
+            run_all(
+                denoiser,
+                image[None],
+                None,
+                denoiser.scheme,
+                1,
+                Key(9, Purpose.INFER, draw),
+                (0, 0),
+                TURNS[draw],
+            )  # fmt: skip
+            for draw in range(3)
+        ]
     assert not torch.allclose(draws[0], draws[1])
     mean = torch.stack(draws).mean(0)[0]
     torch.testing.assert_close(denoiser.denoise(image, passes=3, seed=9), mean)
@@ -203,15 +220,47 @@ def test_passes_are_draws_that_are_averaged() -> None:
     assert torch.equal(denoiser.denoise(image, passes=4), denoiser.denoise(image))
 
 
+def test_a_turned_network_sees_the_turned_image() -> None:
+    class First(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[..., :1, :1] * torch.ones_like(x)  # tells which corner came first
+
+    denoiser, image = make(First(), residual=False), picture(1, 3, 6, 10)
+    corners = {
+        turn: (denoiser.predict(image, turn=turn)[0, 0] == image[0, 0]).nonzero()[0].tolist()
+        for turn in range(8)
+    }
+    assert corners == {
+        0: [0, 0], 1: [0, 9], 2: [5, 9], 3: [5, 0], 4: [0, 9], 5: [5, 9], 6: [5, 0], 7: [0, 0],
+    }  # fmt: skip
+
+
+def test_all_eight_turns_differ_and_turn_back() -> None:
+    image = picture(1, 3, 6, 10)
+    seen = [_turned(image, turn) for turn in range(8)]
+    for turn, view in enumerate(seen):
+        assert torch.equal(_turned(view, turn, back=True), image)
+        for other in seen[:turn]:
+            assert view.shape != other.shape or not torch.equal(view, other)
+
+
 def test_strength_and_observation_mix_the_noisy_image_in() -> None:
+    image = picture(4, 16, 16)
+    clean = make(channels=4, observation=0.0).denoise(image)
+    assert torch.equal(make(channels=4).denoise(image, strength=0), image)
+    half = make(channels=4, observation=0.0).denoise(image, strength=0.5)
+    torch.testing.assert_close(half, (clean + image) / 2)
+    own = make(channels=4, observation=0.25)
+    torch.testing.assert_close(own.denoise(image), 0.75 * clean + 0.25 * image)
+    mixed = own.denoise(image, strength=0.5)
+    torch.testing.assert_close(mixed, 0.375 * clean + 0.625 * image)
+
+
+def test_of_a_colour_image_only_the_luma_of_the_observation_comes_back() -> None:
     image = picture(3, 16, 16)
     clean = make(observation=0.0).denoise(image)
-    assert torch.equal(make().denoise(image, strength=0), image)
-    half = make(observation=0.0).denoise(image, strength=0.5)
-    torch.testing.assert_close(half, (clean + image) / 2)
-    torch.testing.assert_close(make(observation=0.25).denoise(image), 0.75 * clean + 0.25 * image)
-    mixed = make(observation=0.25).denoise(image, strength=0.5)
-    torch.testing.assert_close(mixed, 0.375 * clean + 0.625 * image)
+    expected = clean + 0.25 * (image - clean).mean(0)
+    torch.testing.assert_close(make(observation=0.25).denoise(image), expected)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float16", "float32"])
@@ -268,7 +317,7 @@ def outputs_with_each_pixel_changed(
     images = image.repeat(height * width + 1, 1, 1, 1)
     for p in range(height * width):
         images[p, :, p // width, p % width] += change
-    results = denoiser._denoise_batch(images, passes=2, seed=1)
+    results = denoise_batch(denoiser, images, passes=2, seed=1)
     return results[-1], results[:-1]
 
 

@@ -100,6 +100,7 @@ def test_denoise(shared: Path, groups: int) -> None:
         refine=False,
         residual=False,
         observation=0.0,
+        chroma_radius=0,
     )
     assert denoiser.scheme.branches == groups
     check(denoiser.denoise(data["image"]), data[f"k{groups}_denoised"])

@@ -18,7 +18,7 @@ from masked_denoise.errors import (
     PixelError,
     SettingError,
 )
-from masked_denoise.noise import ChannelNoise, NoiseReport, measure_noise, plot_noise
+from masked_denoise.noise import ChannelNoise, NoiseReport, _fit, measure_noise, plot_noise
 
 POLYU = Path(__file__).resolve().parents[2] / "shared" / "data" / "polyu"
 
@@ -115,6 +115,26 @@ def test_edges_do_not_pull() -> None:
     middle = np.array([0.3, 0.45, 0.6])  # where flat areas are left
     got = np.interp(middle, report.luma.intensity, report.luma.intensity_sigma)
     assert got == pytest.approx(0.03, rel=0.12)
+
+
+def test_small_things_in_flat_areas_do_not_pull() -> None:
+    clean = np.full((384, 384), 0.5)
+    for row, col in np.random.default_rng(1).integers(0, 380, (60, 2)):
+        clean[row : row + 4, col : col + 4] = 0.8
+    report = measure_noise(clean + 0.03 * white(clean.shape))
+    assert report.luma.sigma == pytest.approx(0.03, rel=0.03)
+
+
+def test_fit_passes_below_a_textured_brightness() -> None:
+    intensity = np.linspace(0.1, 0.9, 9)
+    variance = 0.004 * intensity + 0.0002
+    variance[[2, 8]] *= 6
+    slope, offset, error = _fit(intensity, variance, np.ones(9))
+    assert (slope, offset) == pytest.approx((0.004, 0.0002), rel=0.05)
+    assert error > 0.4
+    slope, offset, error = _fit(intensity, 0.01 - 0.005 * intensity, np.ones(9))
+    assert slope == 0
+    assert 0.005 < offset < 0.01
 
 
 def test_clipped_and_empty_areas_do_not_pull() -> None:

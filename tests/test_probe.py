@@ -107,11 +107,8 @@ def test_trial_leaves_no_trace() -> None:
     state = copy.deepcopy(network.state_dict())
     random_state = torch.get_rng_state()
     probe(network, 3)
-    assert (
-        [module.training for module in network.modules()]
-        == modes
-        == [True, True, False, True, True]
-    )
+    assert modes == [True, True, False, True, True]
+    assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(parameter.grad is None for parameter in network.parameters())

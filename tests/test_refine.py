@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from masked_denoise import Refinement
+from masked_denoise import PixelDownsample, Refinement
 from masked_denoise.errors import SettingError
 from masked_denoise.refine import refine, replacement
 from masked_denoise.scheme import Key, Purpose, RandomPartition
@@ -79,8 +79,6 @@ def test_replacement_depends_on_seed_draw_and_place() -> None:
 @pytest.mark.parametrize("branches", [2, 3, 5])
 def test_replacement_is_independent_of_the_masks(branches: int) -> None:
     """The pixels put back must not be those that one branch hides."""
-    from masked_denoise.pixels import PixelDownsample
-
     grid = PixelDownsample(1).grid(1, (400, 400))
     replace = replacement((400, 400), 1, 0.16, key=Key(3, Purpose.REFINE, 1))
     for purpose in (Purpose.INFER, Purpose.REFINE):

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from numpy.typing import NDArray
@@ -26,21 +25,23 @@ from masked_denoise.samples import sample_path
 from masked_denoise.scheme import Key
 
 TRAIN_STRIDE, STRIDE, STEPS = 4, 2, 1200
-TOP, LEFT, SIDE = 36, 176, 48  # the lantern of the lighthouse; multiples of both strides
-HIDDEN, NOTHING = "#e8590c", "#eceff1"
+SAMPLE, TOP, LEFT, SIDE = "parrot", 84, 148, 48  # its eye; multiples of both strides
+HIDDEN, NOTHING = "#1c7ed6", "#e4e8ea"
 INK, SOFT = "#263238", "#607d8b"
 PANEL = 1.5  # side of a panel in inches
-WIDTH, HEIGHT = 13.6, 7.4
+WIDTH, HEIGHT = 13.6, 7.6
 
 
 def main() -> None:
-    output = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "images/concept.png"
+    output = (
+        Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "images/concept.png"
+    )
     steps = int(sys.argv[2]) if len(sys.argv) > 2 else STEPS
     torch.manual_seed(0)
-    noisy = read_image(sample_path("lighthouse")).pixels
+    noisy = read_image(sample_path(SAMPLE)).pixels
     denoiser = AsymmetricMaskDenoiser(train_stride=TRAIN_STRIDE, stride=STRIDE)
     denoiser.fit(noisy, steps=steps, batch_size=4, progress=False)
-    image = torch.from_numpy(noisy).permute(2, 0, 1)[None] / 255
+    image = torch.from_numpy(noisy.copy()).permute(2, 0, 1)[None] / 255
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=110)
     draw_training(figure, denoiser, image)
     draw_denoising(figure, denoiser, image)
@@ -90,41 +91,61 @@ def corner(image: Tensor) -> Picture:
 
 
 def draw_training(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tensor) -> None:
-    at, y = Branch(denoiser, image, TRAIN_STRIDE), 5.05
-    title(figure, 0.35, 7.02, "Training", "one branch a step, large stride (here 4): fast, and the noise looks independent")
+    at, y = Branch(denoiser, image, TRAIN_STRIDE), 5.3
+    title(
+        figure,
+        0.35,
+        7.2,
+        "Training",
+        "one branch a step (cheap), large stride (here 4: neighbours have unlike noise)",
+    )
     panel(figure, 0.35, y, corner(image), "noisy image")
-    arrow(figure, 1.95, y, "down\n(P₄)")
+    arrow(figure, 1.95, y, "down")
     panel(figure, 2.75, y, at.tiles(at.sub_images), "16 sub-images")
     arrow(figure, 4.35, y, "hide")
     panel(figure, 5.15, y, at.tiles(at.sub_images, at.hidden[0]), "half the pixels hidden")
     arrow(figure, 6.75, y, "fill")
-    network(figure, 7.45, y)
-    arrow(figure, 8.85, y)
-    panel(figure, 9.45, y, at.tiles(at.output[0], ~at.hidden[0], NOTHING), "predictions for them")
-    figure.text(11.1 / WIDTH, (y + PANEL / 2) / HEIGHT, "↔", fontsize=24, color=INK, va="center")
-    panel(figure, 11.6, y, at.tiles(at.sub_images, ~at.hidden[0], NOTHING), "what was measured there")
-    figure.text(11.27 / WIDTH, (y - 0.62) / HEIGHT, "mask loss: mean |difference|   (Eq. 4)", fontsize=11, color=INK, ha="center")
+    network(figure, 7.55, y, "any\nnetwork")
+    arrow(figure, 8.95, y)
+    panel(figure, 9.55, y, at.tiles(at.output[0], ~at.hidden[0], NOTHING), "predicted there")
+    text(figure, 11.35, y + PANEL / 2, "↔", size=24)
+    panel(figure, 11.65, y, at.tiles(at.sub_images, ~at.hidden[0], NOTHING), "measured there")
+    text(figure, 11.35, y - 0.55, "mask loss: the mean difference (Eq. 4)")
 
 
 def draw_denoising(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tensor) -> None:
-    at, y, high, low = Branch(denoiser, image, STRIDE), 1.35, 2.3, 0.42
-    title(figure, 0.35, 4.08, "Denoising", "all branches, small stride (here 2): every pixel comes from the branch that could not see it")
+    at, y, high, low = Branch(denoiser, image, STRIDE), 1.4, 2.35, 0.45
+    title(
+        figure,
+        0.35,
+        4.15,
+        "Denoising",
+        "all branches, small stride (here 2); every pixel is taken from the branch that could not see it",
+    )
     panel(figure, 0.35, y, corner(image), "noisy image")
-    arrow(figure, 1.95, y, "down\n(P₂)")
+    arrow(figure, 1.95, y, "down")
     panel(figure, 2.75, y, at.tiles(at.sub_images), "4 sub-images")
-    arrow(figure, 4.35, y, "hide", to=high)
-    arrow(figure, 4.35, y, "", to=low)
     for branch, height in enumerate((high, low)):
-        panel(figure, 5.15, height, at.tiles(at.sub_images, at.hidden[branch]), f"branch {branch + 1}")
+        arrow(figure, 4.35, y, to=height, length=0.7)
+        panel(
+            figure, 5.15, height, at.tiles(at.sub_images, at.hidden[branch]), f"branch {branch + 1}"
+        )
         arrow(figure, 6.75, height, "fill")
-        network(figure, 7.45, height, "the same\nnetwork")
-        arrow(figure, 8.85, height)
-        panel(figure, 9.45, height, at.tiles(at.output[branch], ~at.hidden[branch], NOTHING), "")
-    arrow(figure, 11.05, high, "merge", to=y)
-    arrow(figure, 11.05, low, "and up", to=y)
-    size = (image.shape[2], image.shape[3])
-    panel(figure, 11.75, y, corner(PixelDownsample(STRIDE).up(at.merged, size=size)), "denoised image")
-    figure.text(12.5 / WIDTH, (y - 0.55) / HEIGHT, "(Eq. 6 to 8); several\ndraws are averaged", fontsize=11, color=INK, ha="center", va="top")
+        network(figure, 7.55, height, "the same\nnetwork")
+        arrow(figure, 8.95, height)
+        panel(
+            figure,
+            9.55,
+            height,
+            at.tiles(at.output[branch], ~at.hidden[branch], NOTHING),
+            "predicted",
+        )
+        arrow(figure, 11.15, height, to=y, length=0.7)
+    text(figure, 4.6, high + PANEL / 2, "hide")
+    text(figure, 11.6, high + PANEL / 2 + 0.05, "merge, up")
+    denoised = denoiser.denoise(image)
+    panel(figure, 11.95, y, corner(denoised), "denoised image")
+    text(figure, 12.7, y - 0.6, "(Eq. 6 to 8; the mean\nof several draws)")
 
 
 def title(figure: Figure, x: float, y: float, name: str, what: str) -> None:
@@ -132,33 +153,44 @@ def title(figure: Figure, x: float, y: float, name: str, what: str) -> None:
     figure.text((x + 1.55) / WIDTH, y / HEIGHT, what, fontsize=12.5, color=SOFT)
 
 
+def text(figure: Figure, x: float, y: float, words: str, *, size: float = 11) -> None:
+    place = (x / WIDTH, y / HEIGHT)
+    figure.text(*place, words, fontsize=size, color=INK, ha="center", va="center")
+
+
 def panel(figure: Figure, x: float, y: float, picture: Picture, label: str) -> None:
-    axes: Axes = figure.add_axes((x / WIDTH, y / HEIGHT, PANEL / WIDTH, PANEL / HEIGHT))
+    axes = figure.add_axes((x / WIDTH, y / HEIGHT, PANEL / WIDTH, PANEL / HEIGHT))
     axes.imshow(picture, interpolation="nearest")
     axes.set_axis_off()
-    figure.text((x + PANEL / 2) / WIDTH, (y - 0.1) / HEIGHT, label, fontsize=11, color=INK, ha="center", va="top")
+    text(figure, x + PANEL / 2, y - 0.19, label)
 
 
-def arrow(figure: Figure, x: float, y: float, label: str = "", *, to: float | None = None) -> None:
+def arrow(
+    figure: Figure,
+    x: float,
+    y: float,
+    label: str = "",
+    *,
+    to: float | None = None,
+    length: float = 0,
+) -> None:
+    """Draw an arrow from the middle of a panel at height y to that of one at height `to`."""
+    length = length or (0.7 if label else 0.5)
     start, end = y + PANEL / 2, (y if to is None else to) + PANEL / 2
-    length = 0.7 if label else 0.5
-    figure.add_artist(
-        FancyArrowPatch(
-            (x / WIDTH, start / HEIGHT), ((x + length) / WIDTH, end / HEIGHT),
-            arrowstyle="-|>", mutation_scale=14, color=INK, linewidth=1.4, transform=figure.transFigure,
-        )
-    )  # fmt: skip
-    figure.text((x + length / 2) / WIDTH, (max(start, end) + 0.08) / HEIGHT, label, fontsize=11, color=INK, ha="center", va="bottom")
+    ends = [(x / WIDTH, start / HEIGHT), ((x + length) / WIDTH, end / HEIGHT)]
+    style = {"arrowstyle": "-|>", "mutation_scale": 14, "color": INK, "linewidth": 1.4}
+    figure.add_artist(FancyArrowPatch(*ends, transform=figure.transFigure, **style))
+    text(figure, x + length / 2, start + 0.2, label)
 
 
-def network(figure: Figure, x: float, y: float, label: str = "any\nnetwork") -> None:
+def network(figure: Figure, x: float, y: float, label: str) -> None:
+    corner, width, height = (x / WIDTH, (y + 0.3) / HEIGHT), 1.3 / WIDTH, 0.9 / HEIGHT
     box = FancyBboxPatch(
-        (x / WIDTH, (y + 0.3) / HEIGHT), 1.3 / WIDTH, 0.9 / HEIGHT,
-        boxstyle="round,pad=0,rounding_size=0.01", facecolor="#d0ebff", edgecolor="#1971c2",
-        transform=figure.transFigure,
+        corner, width, height, boxstyle="round,pad=0,rounding_size=0.01",
+        facecolor="#fff3bf", edgecolor="#f08c00", transform=figure.transFigure,
     )  # fmt: skip
     figure.add_artist(box)
-    figure.text((x + 0.65) / WIDTH, (y + PANEL / 2) / HEIGHT, label, fontsize=12, color=INK, ha="center", va="center")
+    text(figure, x + 0.65, y + PANEL / 2, label, size=12)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _KEYS = {
     "format", "library_version", "backbone", "channels", "scheme", "train_stride", "stride",
-    "refine", "passes", "observation", "residual", "value_range", "preset",
+    "refine", "passes", "observation", "chroma_radius", "turns", "residual", "value_range", "preset",
 }  # fmt: skip
 _OPTIONAL = {"training", "weights_sha256"}
 
@@ -113,6 +113,8 @@ def recipe_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
         "refine": None if settings is None else asdict(settings),
         "passes": denoiser.passes,
         "observation": denoiser.observation,
+        "chroma_radius": denoiser.chroma_radius,
+        "turns": denoiser.turns,
         "residual": denoiser.residual,
         "value_range": None if denoiser.value_range is None else list(denoiser.value_range),
         "preset": denoiser.preset,
@@ -248,6 +250,8 @@ def _build(
                 refine=Refinement(**config["refine"]) if config["refine"] else False,
                 residual=config["residual"],
                 observation=config["observation"],
+                chroma_radius=config["chroma_radius"],
+                turns=config["turns"],
                 value_range=None if value_range is None else (value_range[0], value_range[1]),
                 preset=config["preset"],
             )

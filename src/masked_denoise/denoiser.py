@@ -13,21 +13,18 @@ from torch import Tensor, nn
 
 from .backbones import backbone_info, create_backbone
 from .errors import BackboneError, SettingError, SizeError
+from .inference import TILE, denoise_batch
 from .losses import LossKind, mask_loss, total_loss
 from .ops import fill_hidden, merge_branches
-from .pixels import Grid, PixelDownsample, reflect_pad
+from .pixels import Grid, PixelDownsample, outside, reflect_pad
 from .presets import preset as named_preset
 from .probe import Traits, probe
-from .refine import Refinement, refine, replacement
+from .refine import Refinement
 from .scheme import Key, MaskScheme, Purpose, hash_key
-from .tiling import tiled
 from .values import ValueRange, check_finite, check_range, from_batch, to_batch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-HALO = 64  # pixels of a sub-image around each tile: the reach of the built-in U-Nets
-TILE = 1024  # side of a tile in pixels of the image
 
 
 class AsymmetricMaskDenoiser(nn.Module):
@@ -48,7 +45,11 @@ class AsymmetricMaskDenoiser(nn.Module):
         residual: True: the network predicts a correction to the filled image, p = z + net(z);
             False: it predicts the image itself; "auto" (the default): True for mean fill around
             a backbone without a global skip of its own.
-        observation: share of the pixel's own noisy value in the result, in [0, 1). Default 0.1.
+        observation: share of the pixel's own noisy value in the result, in [0, 1); of its luma
+            where the image has three channels. Default 0.15.
+        chroma_radius: radius in pixels of `smooth_chroma` at the end of `denoise`, for images of
+            three channels; 0 for none. Default 8.
+        turns: whether the network sees every pass turned or mirrored another way. Default True.
         value_range: (low, high) of float images; integers scale by their dtype.
         preset: a named recipe ("amsnet" is the paper); arguments given here win over it.
         backbone_args: arguments of a backbone that is given by name, for example
@@ -81,6 +82,8 @@ class AsymmetricMaskDenoiser(nn.Module):
         refine: Refinement | bool | None = None,
         residual: bool | str | None = None,
         observation: float | None = None,
+        chroma_radius: int | None = None,
+        turns: bool | None = None,
         value_range: ValueRange | None = None,
         preset: str | None = None,
         backbone_args: dict[str, Any] | None = None,
@@ -90,6 +93,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         given = {
             "scheme": scheme, "train_stride": train_stride, "stride": stride, "passes": passes,
             "refine": refine, "residual": residual, "observation": observation,
+            "chroma_radius": chroma_radius, "turns": turns,
         }  # fmt: skip
         recipe.update({name: value for name, value in given.items() if value is not None})
         self.backbone_name = backbone if isinstance(backbone, str) else None
@@ -111,6 +115,8 @@ class AsymmetricMaskDenoiser(nn.Module):
         refine = recipe["refine"]
         self.refinement: Refinement | None = Refinement() if refine is True else refine or None
         self.observation = float(recipe["observation"])
+        self.chroma_radius: int = recipe["chroma_radius"]
+        self.turns: bool = recipe["turns"]
         self.value_range = value_range
         self.preset = preset
         self.history: list[dict[str, Any]] = []
@@ -151,24 +157,23 @@ class AsymmetricMaskDenoiser(nn.Module):
             raise SizeError(f"image has shape {tuple(image.shape)}; (B, C, H, W) is needed")
         self._check_channels(image, tuple(image.shape))
         if not self.training:
-            return self._denoise_batch(image, passes=self.passes, seed=seed)
+            return denoise_batch(self, image, passes=self.passes, seed=seed)
         key = Key(seed, purpose, step)
         pixels = PixelDownsample(self.stride_of_step(key))
         sub_images = pixels.down(image)
         size = (image.shape[2], image.shape[3])
         grid = pixels.grid(len(image), size, sample=sample, device=image.device)
         label = self.scheme.label(grid, key)
-        outside = _outside(grid, size)
+        unseen = outside(grid, size)
         branches = [self.scheme.branch_of_step(key)]
         if smoothness is not None:
             branches = list(range(self.scheme.branches))
         outputs, scores, losses = [], [], []
         for branch in branches:
             scored = self.scheme.scored(label, branch)
-            scored = scored if outside is None else scored & ~outside
-            outputs.append(
-                self._predict(sub_images, self.scheme, label, branch, outside, grid, key)
-            )
+            scored = scored if unseen is None else scored & ~unseen
+            filled = self.fill(sub_images, self.scheme, label, branch, unseen, grid, key)
+            outputs.append(self.predict(filled))
             losses.append(mask_loss(outputs[-1], sub_images, scored, kind=loss))
             scores.append(scored)
         if smoothness is None:
@@ -377,8 +382,8 @@ class AsymmetricMaskDenoiser(nn.Module):
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
-            result = self._denoise_batch(
-                batch.to(device), passes=passes, seed=seed, tile=tile,
+            result = denoise_batch(
+                self, batch.to(device), passes=passes, seed=seed, tile=tile,
                 bad=None if bad is None else bad.to(device), strength=strength,
             )  # fmt: skip
         finally:
@@ -386,90 +391,9 @@ class AsymmetricMaskDenoiser(nn.Module):
                 module.training = training
         return from_batch(result, form)
 
-    @torch.no_grad()  # not inference_mode: what comes back may be used in training
-    def _denoise_batch(
-        self,
-        image: Tensor,
-        *,
-        passes: int,
-        seed: int,
-        tile: int = TILE,
-        bad: Tensor | None = None,
-        strength: float = 1.0,
-    ) -> Tensor:
-        """Return the denoised batch (B, C, H, W) of a float batch on the 0..1 scale."""
-        step = self.stride * self.traits.size_multiple
-
-        def run(piece: Tensor, origin: tuple[int, int]) -> Tensor:
-            (row, col), (h, w) = origin, piece.shape[2:]
-            gone = None if bad is None else bad[:, :, row : row + h, col : col + w]
-            return self._denoise_piece(piece, gone, origin, passes, seed)
-
-        halo = HALO * (self.stride + (self.refinement is not None))  # refinement runs at stride 1
-        clean = tiled(run, image, tile=tile, halo=halo, step=step)
-        kept = 1 - (1 - self.observation) * strength  # share of the noisy image
-        mixed = torch.lerp(clean, image, kept)
-        return mixed if bad is None else torch.where(bad, clean, mixed)
-
-    def _denoise_piece(
-        self, image: Tensor, bad: Tensor | None, origin: tuple[int, int], passes: int, seed: int
-    ) -> Tensor:
-        """Return the mean of `passes` draws over one tile, refined if so set."""
-        scheme = self.scheme.inference or self.scheme
-        total = torch.zeros_like(image)
-        for draw in range(passes):
-            total += self._run_all(
-                image, bad, scheme, self.stride, Key(seed, Purpose.INFER, draw), origin
-            )
-        denoised = total / passes
-        settings = self.refinement
-        if settings is None:
-            return denoised
-        size = (image.shape[2], image.shape[3])
-        keys = [Key(seed, Purpose.REFINE, draw) for draw in range(settings.draws)]
-        masks = torch.stack(  # one mask for all images of the batch
-            [
-                replacement(size, 1, settings.share, key=key, origin=origin, device=image.device)
-                for key in keys
-            ]
-        )
-
-        def run(replaced: Tensor, draw: int) -> Tensor:
-            if settings.masked:
-                return self._run_all(replaced, bad, scheme, 1, keys[draw], origin)
-            return self._run_network(replaced)
-
-        return refine(image, denoised, run, masks if bad is None else masks & ~bad)
-
-    def _run_all(
-        self,
-        image: Tensor,
-        bad: Tensor | None,
-        scheme: MaskScheme,
-        stride: int,
-        key: Key,
-        origin: tuple[int, int],
-    ) -> Tensor:
-        """Return the merged image of all K branches at one draw (Eq. 6-8)."""
-        pixels = PixelDownsample(stride)
-        size = (image.shape[2], image.shape[3])
-        sub_images = pixels.down(image)
-        same = torch.zeros(len(image), dtype=torch.int64, device=image.device)
-        grid = pixels.grid(len(image), size, sample=same, origin=origin, device=image.device)
-        label = scheme.label(grid, key)
-        unseen = _outside(grid, (origin[0] + size[0], origin[1] + size[1]))
-        if bad is not None:
-            unseen = pixels.down(bad) if unseen is None else unseen | pixels.down(bad)
-        outputs = [
-            self._predict(sub_images, scheme, label, branch, unseen, grid, key)
-            for branch in range(scheme.branches)
-        ]
-        scored = [scheme.scored(label, branch) for branch in range(scheme.branches)]
-        return pixels.up(merge_branches(outputs, scored), size=size)
-
     # -- the network ------------------------------------------------------------------------
 
-    def _predict(
+    def fill(
         self,
         sub_images: Tensor,
         scheme: MaskScheme,
@@ -479,22 +403,38 @@ class AsymmetricMaskDenoiser(nn.Module):
         grid: Grid,
         key: Key,
     ) -> Tensor:
-        """Return what one branch makes of the sub-images, hidden pixels and all (Eq. 2, 6)."""
+        """Return the sub-images as one branch sees them: its hidden pixels filled in (Eq. 2).
+
+        Args:
+            sub_images: (N, C, h, w) float.
+            scheme: the scheme in use.
+            label: uint8 (N, 1, h, w), from the scheme.
+            branch: in [0, K).
+            unseen: bool (N, 1, h, w), pixels that no branch may see; None for none.
+            grid: coordinates of the sub-images.
+            key: of the draw.
+        """
         hidden = scheme.hidden(label, branch)
         hidden = hidden if unseen is None else hidden | unseen
         if scheme.fill != "neighbor":
-            return self._run_network(fill_hidden(sub_images, hidden, scheme.fill))
+            return fill_hidden(sub_images, hidden, scheme.fill)
         if unseen is not None:  # what padding copied may be the very pixel that is hidden
             clean = fill_hidden(sub_images, hidden, "mean")
             sub_images, hidden = torch.where(unseen, clean, sub_images), hidden & ~unseen
         word = scheme.bits(grid, key._replace(purpose=key.purpose + Purpose.NEIGHBOR))
-        return self._run_network(fill_hidden(sub_images, hidden, "neighbor", word=word))
+        return fill_hidden(sub_images, hidden, "neighbor", word=word)
 
-    def _run_network(self, filled: Tensor) -> Tensor:
-        """Return the prediction for a filled image of any size: the network's, or z + net(z)."""
+    def predict(self, filled: Tensor, *, turn: int = 0) -> Tensor:
+        """Return the prediction for a filled image of any size: the network's, or z + net(z).
+
+        Args:
+            filled: (N, C, h, w) float; padded here to the network's size multiple.
+            turn: the network sees the image turned by this many quarters, plus 4 for mirrored,
+                and its output is turned back.
+        """
         height, width = filled.shape[2:]
         multiple = self.traits.size_multiple
-        padded = reflect_pad(filled, -height % multiple, -width % multiple)
+        padded = _turned(reflect_pad(filled, -height % multiple, -width % multiple), turn)
         if self.traits.channels_last:
             padded = padded.contiguous(memory_format=torch.channels_last)
         dtype = next(self.backbone.parameters(), padded).dtype
@@ -504,7 +444,7 @@ class AsymmetricMaskDenoiser(nn.Module):
                 f"the backbone turned {tuple(padded.shape)} into {tuple(output.shape)}; the shape "
                 "must stay as it is"
             )
-        output = output[:, :, :height, :width].to(filled.dtype)
+        output = _turned(output, turn, back=True)[:, :, :height, :width].to(filled.dtype)
         return filled + output if self.residual else output
 
     def _find_traits(self) -> Traits:
@@ -539,6 +479,10 @@ class AsymmetricMaskDenoiser(nn.Module):
             raise SettingError("train_stride is empty; a stride, or several, is needed")
         if not isinstance(self.passes, int) or self.passes < 1:
             raise SettingError(f"passes is {self.passes!r}; 1 or more is needed")
+        if not isinstance(self.chroma_radius, int) or self.chroma_radius < 0:
+            raise SettingError(
+                f"chroma_radius is {self.chroma_radius!r}; 0 pixels or more is needed"
+            )
         if not 0 <= self.observation < 1:
             raise SettingError(f"observation is {self.observation}; a share in [0, 1) is needed")
 
@@ -573,11 +517,10 @@ def from_pretrained(
     return load_model(path, backbone=backbone, scheme=scheme)
 
 
-def _outside(grid: Grid, end: tuple[int, int]) -> Tensor | None:
-    """Return bool (N, 1, h, w), True for pixels that only padding made; None when there are none.
-
-    They are copies of others, which may be hidden: no branch may see them.
-    """
-    if (grid.rows[1], grid.columns[1]) == end:
-        return None
-    return (grid.row >= end[0]) | (grid.col >= end[1])
+def _turned(image: Tensor, turn: int, *, back: bool = False) -> Tensor:
+    """Return the image turned by `turn` quarters and, from 4 on, mirrored; or the way back."""
+    if back:
+        image = image.flip(3) if turn >= 4 else image
+        return torch.rot90(image, -(turn % 4), (2, 3)) if turn % 4 else image
+    image = torch.rot90(image, turn % 4, (2, 3)) if turn % 4 else image
+    return image.flip(3) if turn >= 4 else image

@@ -172,6 +172,20 @@ class PixelDownsample:
         )
 
 
+def outside(grid: Grid, end: tuple[int, int]) -> Tensor | None:
+    """Return bool (N, 1, h, w), True for pixels that only padding made; None when there are none.
+
+    They are copies of others, which may be hidden, so that no branch may see them.
+
+    Args:
+        grid: of the padded sub-images.
+        end: row and column, in the whole image, where the piece they come from ends.
+    """
+    if (grid.rows[1], grid.columns[1]) == end:
+        return None
+    return (grid.row >= end[0]) | (grid.col >= end[1])
+
+
 def reflect_pad(image: Tensor, bottom: int, right: int) -> Tensor:
     """Return (B, C, H+bottom, W+right): the image continued by reflection, repeated if need be.
 

@@ -32,6 +32,8 @@ def _amsnet(smooth: bool, refined: bool) -> dict[str, dict[str, Any]]:
             "refine": Refinement(draws=8, share=0.16, masked=True) if refined else False,
             "residual": False,
             "observation": 0.0,
+            "chroma_radius": 0,
+            "turns": False,
         },
         "fit": {**_PAPER_FIT, "smooth_steps": 0.2 if smooth else 0},
     }
@@ -45,7 +47,9 @@ _DEFAULT: dict[str, dict[str, Any]] = {
         "passes": 4,
         "refine": False,
         "residual": "auto",
-        "observation": 0.1,
+        "observation": 0.15,
+        "chroma_radius": 8,
+        "turns": True,
     },
     "fit": {},
 }

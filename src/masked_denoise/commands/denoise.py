@@ -127,19 +127,16 @@ def denoise(
         clash := [name for name, value in given.items() if value is not None]
     ):
         raise typer.BadParameter(f"--model is used as it is; leave out {', '.join(clash)}")
-    existing = options.existing(overwrite, skip_existing)
-    request = Request(
-        Terminal(quiet), output, model, clean, report, save_model, backbone or "fast-unet", preset,
-        minutes or FIT_MINUTES, fit_steps, seed, options.choose_device(device), passes, strength,
-        nan, quality,
-    )  # fmt: skip
-    options.check_new_file(report, "--report", existing != "error")
-    if save_model is not None:
-        options.check_new_folder(save_model, "--save-model", overwrite)
-    existing = "overwrite" if preview else existing
+    existing = "overwrite" if preview else options.existing(overwrite, skip_existing)
     plan = make_plan(inputs, output, suffix=suffix, format=format, existing=existing)
-    if plan.skipped:
-        request.terminal.note(f"{len(plan.skipped)} results exist already and are skipped")
+    options.check_new_file(report, "--report", existing != "error")
+    if save_model is not None and not preview:
+        options.check_new_folder(save_model, "--save-model", overwrite)
+    request = Request(
+        Terminal(quiet), output, model, clean, report, None if preview else save_model,
+        backbone or "fast-unet", preset, minutes or FIT_MINUTES, fit_steps, seed,
+        options.choose_device(device), passes, strength, nan, quality,
+    )  # fmt: skip
     failed = show_preview(request, plan) if preview else _denoise(request, plan)
     if failed:
         raise typer.Exit(1)
@@ -150,6 +147,8 @@ def _denoise(request: Request, plan: Plan) -> bool:
     from ..batch import denoise_files
 
     terminal = request.terminal
+    if plan.skipped:
+        terminal.note(f"{len(plan.skipped)} results exist already and are skipped")
     models = given_models(request)
     pictures, failures = look_at(request, plan, models)
     partners = _partners(request, plan, pictures)

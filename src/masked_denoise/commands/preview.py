@@ -15,6 +15,7 @@ PREVIEW_MINUTES = 0.25
 
 def show_preview(request: Request, plan: Plan) -> bool:
     """Write the picture and tell the time; return whether a file could not be used."""
+    from ..errors import SettingError
     from ..preview import expected_seconds, make_preview
     from ..survey import by_channels
 
@@ -25,14 +26,17 @@ def show_preview(request: Request, plan: Plan) -> bool:
     groups = by_channels(pictures)
     group = max(groups.values(), key=len)
     chosen = group[len(group) // 2]
+    result = next(task.target for task in plan.tasks if task.source == chosen.path)
+    target = result.with_name(f"{result.stem}_preview.png")
+    if target.resolve() in {task.source.resolve() for task in plan.tasks}:
+        raise SettingError(f"the preview would replace the input {target}; choose another folder")
     short, fitting = 0.0, 0.0
     if not models:
         short, fitting = min(request.minutes, PREVIEW_MINUTES), 60 * request.minutes * len(groups)
         models = fit(request, group, short)
     denoiser = models[chosen.channels]
-    result = next(task.target for task in plan.tasks if task.source == chosen.path)
     made = make_preview(
-        chosen.path, result.with_name(f"{result.stem}_preview.png"), denoiser,
+        chosen.path, target, denoiser,
         passes=request.passes, seed=request.seed, strength=request.strength, nan=request.nan,
         result_suffix=result.suffix,
     )  # fmt: skip

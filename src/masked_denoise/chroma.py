@@ -1,0 +1,94 @@
+"""What is left of colour noise: chroma smoothed along the edges of the denoised luma."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import SettingError, SizeError
+
+EPSILON = 4e-4  # variance of luma, on the 0..1 scale, from which on an edge is kept
+LIMIT = 2.0  # most that a pixel's chroma may change, in robust standard deviations of the change
+
+
+def to_opponent(image: Tensor) -> Tensor:
+    """Return luma and two chroma channels: the mean, (R - B) / 2 and (R - 2G + B) / 4.
+
+    Args:
+        image: (B, 3, H, W) float, red, green, blue.
+    """
+    red, green, blue = image.unbind(1)
+    luma = (red + green + blue) / 3
+    return torch.stack([luma, (red - blue) / 2, (red - 2 * green + blue) / 4], dim=1)
+
+
+def from_opponent(opponent: Tensor) -> Tensor:
+    """Return red, green and blue (B, 3, H, W); the inverse of `to_opponent`."""
+    luma, first, second = opponent.unbind(1)
+    green = luma - 4 / 3 * second
+    return torch.stack([luma + first + 2 / 3 * second, green, luma - first + 2 / 3 * second], dim=1)
+
+
+def guided_filter(guide: Tensor, image: Tensor, *, radius: int, epsilon: float) -> Tensor:
+    """Return the image smoothed within windows where it follows the guide linearly.
+
+    In every window the image is fitted as a·guide + b by ridge regression, and the fits that
+    cover a pixel are averaged (He, Sun and Tang, "Guided Image Filtering", 2010, Eq. 5-8).
+
+    Args:
+        guide: (B, 1, H, W) float.
+        image: (B, C, H, W) float.
+        radius: windows have sides of 2·radius + 1 pixels; at the border they are smaller.
+        epsilon: ridge on `a`, in squared units of the guide: edges of less variance are smoothed.
+
+    Raises:
+        SettingError: radius or epsilon is not positive.
+    """
+    if radius < 1 or not epsilon > 0:
+        raise SettingError(f"radius {radius}, epsilon {epsilon}: positive numbers are needed")
+    joined = torch.cat([guide, image, guide * guide, guide * image], dim=1)
+    mean = _window_mean(joined, radius)
+    channels = image.shape[1]
+    mean_guide, mean_image, square, product = mean.split([1, channels, 1, channels], dim=1)
+    slope = (product - mean_guide * mean_image) / (square - mean_guide.square() + epsilon)
+    offset = mean_image - slope * mean_guide
+    slope, offset = _window_mean(torch.cat([slope, offset], dim=1), radius).chunk(2, dim=1)
+    return slope * guide + offset
+
+
+def smooth_chroma(image: Tensor, *, radius: int, limit: float = LIMIT) -> Tensor:
+    """Return a colour image with its chroma smoothed along luma edges; luma stays as it is.
+
+    Camera noise in chroma reaches over ten pixels and more, so that a network which predicts
+    pixels from their neighbours takes part of it for picture. Here chroma is filtered with luma as
+    the guide. The change is limited, for each image and chroma channel, to `limit` robust standard
+    deviations of the change itself, so that colour detail which stands out of the noise stays.
+
+    Args:
+        image: (B, 3, H, W) float, red, green, blue on the 0..1 scale.
+        radius: of the filter, in pixels.
+        limit: in robust standard deviations (1.4826 times the median absolute change).
+
+    Raises:
+        SizeError: the image does not have three channels.
+    """
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise SizeError(f"image has shape {tuple(image.shape)}; (B, 3, H, W) is needed")
+    opponent = to_opponent(image)
+    luma, chroma = opponent[:, :1], opponent[:, 1:]
+    change = guided_filter(luma, chroma, radius=radius, epsilon=EPSILON) - chroma
+    deviation = 1.4826 * change.abs().flatten(2).median(dim=2).values[..., None, None]
+    change = torch.minimum(torch.maximum(change, -limit * deviation), limit * deviation)
+    return from_opponent(torch.cat([luma, chroma + change], dim=1))
+
+
+def _window_mean(image: Tensor, radius: int) -> Tensor:
+    """Return the mean over (2·radius + 1)² windows, of the pixels inside the image only."""
+    for dim in (2, 3):
+        size = image.shape[dim]
+        reach = min(radius, size - 1)
+        kernel = (2 * reach + 1, 1) if dim == 2 else (1, 2 * reach + 1)
+        padding = (reach, 0) if dim == 2 else (0, reach)
+        image = F.avg_pool2d(image, kernel, 1, padding, count_include_pad=False)
+    return image

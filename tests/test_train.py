@@ -1,0 +1,642 @@
+"""Training: it learns, it comes back exactly, it stops well, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from masked_denoise import AsymmetricMaskDenoiser, RandomPartition
+from masked_denoise.denoiser import from_pretrained
+from masked_denoise.errors import (
+    BackboneError,
+    CheckpointError,
+    DataError,
+    SettingError,
+    SizeError,
+    TrainingError,
+)
+from masked_denoise.images import ImageFile, write_image
+from masked_denoise.metrics import psnr
+from masked_denoise.presets import PRESETS
+from masked_denoise.schedule import UNKNOWN, Schedule
+from masked_denoise.settings import FitSettings, fit_settings
+from masked_denoise.validation import Scores
+
+FAST: dict[str, Any] = {"batch_size": 2, "crop": 16, "progress": False}
+
+
+def clean_picture() -> np.ndarray[Any, Any]:
+    y, x = np.mgrid[:64, :64] / 64
+    return np.stack([x, y, 0.5 + 0.4 * np.sin(9 * x) * np.cos(7 * y)], -1) * 0.8 + 0.1
+
+
+CLEAN = clean_picture()
+NOISY = np.clip(CLEAN + np.random.default_rng(0).normal(0, 0.1, CLEAN.shape), 0, 1)
+DATA = (NOISY * 255).round().astype(np.uint8)
+
+
+def make(seed: int = 0, **recipe: Any) -> AsymmetricMaskDenoiser:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AsymmetricMaskDenoiser(backbone_args={"widths": (4, 8)}, **recipe)
+
+
+class Dropping(nn.Module):
+    """A small network that draws random numbers and has running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(
+                nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout2d(0.3),
+                nn.Conv2d(4, 3, 3, padding=1),
+            )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+def weights(denoiser: AsymmetricMaskDenoiser) -> list[Tensor]:
+    return [value.detach().clone() for value in denoiser.backbone.state_dict().values()]
+
+
+def same(one: AsymmetricMaskDenoiser, other: AsymmetricMaskDenoiser) -> bool:
+    return all(map(torch.equal, weights(one), weights(other)))
+
+
+class Killed(Exception):
+    """Stands for whatever ends a process."""
+
+
+def kill_at(step: int) -> Any:
+    def callback(entry: dict[str, Any]) -> None:
+        if entry["step"] >= step:
+            raise Killed
+
+    return callback
+
+
+# -- what comes out ---------------------------------------------------------------------------
+
+
+def test_it_learns_to_denoise() -> None:
+    denoiser = make()
+    untrained = float(psnr(denoiser.denoise(NOISY), CLEAN))
+    assert denoiser.fit(DATA, steps=150, crop=32, batch_size=4, progress=False) is denoiser
+    trained = float(psnr(denoiser.denoise(NOISY), CLEAN))
+    assert trained > untrained + 0.5
+    assert trained > float(psnr(NOISY, CLEAN)) + 7
+    losses = [entry["loss"] for entry in denoiser.history]
+    assert losses[-1] < losses[0]
+    assert denoiser.fit_record["steps"] == denoiser.history[-1]["step"] == 150
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
+    one, two, three = make(), make(), make()
+    one.fit(DATA, steps=5, **FAST)
+    two.fit(DATA, steps=5, **FAST)
+    three.fit(DATA, steps=5, seed=1, **FAST)
+    assert same(one, two)
+    assert not same(one, three)
+
+
+def test_nothing_is_left_behind() -> None:
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    denoiser = AsymmetricMaskDenoiser(Dropping())
+    attributes = set(vars(denoiser))
+    generator, handler = torch.get_rng_state(), signal.getsignal(signal.SIGINT)
+    denoiser.fit(DATA, steps=3, mixed_precision="bf16", **FAST)
+    denoiser.fit(DATA, steps=3, accumulate=2, **FAST)  # another precision in the same process
+    assert set(vars(denoiser)) == attributes
+    assert torch.equal(generator, torch.get_rng_state())
+    assert signal.getsignal(signal.SIGINT) is handler
+    for kind in (PartialState, AcceleratorState, GradientState):
+        assert kind._shared_state == {}
+    assert not denoiser.training
+    assert all(weight.grad is None for weight in denoiser.parameters())
+    assert denoiser(torch.rand(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+
+
+def test_averaged_weights_end_up_in_the_backbone(tmp_path: Path) -> None:
+    averaged, plain = make(), make()
+    averaged.fit(DATA, steps=8, output=tmp_path, **FAST)
+    plain.fit(DATA, steps=8, ema_decay=0, **FAST)
+    assert not same(averaged, plain)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    raw = list(state["backbone"].values())
+    assert all(map(torch.equal, raw, weights(plain)))
+    assert all(map(torch.equal, state["average"].values(), weights(averaged)))
+    image = torch.rand(3, 16, 16)
+    for path in (tmp_path, tmp_path / "last.pt"):
+        assert torch.equal(from_pretrained(path).denoise(image), averaged.denoise(image))
+
+
+def test_accumulated_batches_are_as_good_as_a_large_one() -> None:
+    recipe: dict[str, Any] = {"scheme": RandomPartition(1, fill="zero"), "residual": False}
+    one, two = make(**recipe), make(**recipe)  # all pixels scored: means of equal size
+    settings: dict[str, Any] = {"crop": 16, "progress": False, "warmup_steps": 0, "clip_norm": 0}
+    one.fit(DATA, steps=3, batch_size=4, **settings)
+    two.fit(DATA, steps=3, batch_size=2, accumulate=2, **settings)
+    for a, b in zip(weights(one), weights(two), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_stage_p_runs_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    denoiser = make()
+    forward = denoiser.forward
+
+    def spy(image: Tensor, **given: Any) -> Tensor:
+        told.append(given["smoothness"])
+        return forward(image, **given)
+
+    monkeypatch.setattr(AsymmetricMaskDenoiser, "forward", lambda self, *a, **k: spy(*a, **k))
+    denoiser.fit(DATA, steps=5, smooth_steps=0.4, smoothness=0.02, validation=False, **FAST)
+    assert told == [None, None, None, 0.02, 0.02]
+
+
+def test_several_strides_and_schemes_train() -> None:
+    denoiser = make(train_stride=(1, 2, 3), scheme=RandomPartition(3))
+    assert denoiser.fit(DATA, steps=6, **FAST).history[-1]["loss"] > 0
+
+
+# -- budgets and schedule ---------------------------------------------------------------------
+
+
+def test_epochs_count_passes_over_the_data() -> None:
+    loader = DataLoader(torch.from_numpy(DATA).permute(2, 0, 1).repeat(6, 1, 1, 1), batch_size=2)
+    assert make().fit(loader, epochs=2, progress=False).fit_record["steps"] == 6
+    assert make().fit(loader, epochs=2, accumulate=2, progress=False).fit_record["steps"] == 3
+    assert make().fit(DATA, epochs=1, **FAST).fit_record["steps"] == 8  # 16 crops cover it
+    with pytest.raises(SettingError, match="no length"):
+        make().fit(iter([torch.rand(1, 3, 16, 16)] * 3), epochs=1, progress=False)
+
+
+def test_minutes_are_kept() -> None:
+    denoiser = make()
+    begin = time.perf_counter()
+    denoiser.fit(DATA, minutes=0.06, smooth_steps=0.25, warmup_steps=3, **FAST)
+    assert time.perf_counter() - begin < 3.6 * 1.5 + 3
+    assert denoiser.fit_record["seconds"] == pytest.approx(3.6, rel=0.25)
+    rates = [entry["learning_rate"] for entry in denoiser.history]
+    assert rates[-1] < 0.2e-3
+
+
+def test_minutes_follow_a_changing_speed() -> None:
+    schedule = Schedule(FitSettings(minutes=1, warmup_steps=0), None)
+    assert schedule.expected_steps is None
+    seconds, step, rates = 0.0, 0, []
+    while schedule.stage_at(step):
+        rates.append(schedule.factor(step))
+        step += 1
+        seconds += 0.5 if step < 5 else 0.1 if step < 200 else 0.3  # slow, fast, slower
+        if step % 20 == 0:
+            schedule.mark(step, seconds)
+    assert seconds == pytest.approx(60, rel=0.05)
+    assert rates[-1] < 0.02
+    assert rates[0] == 1
+
+
+def test_stages_in_minutes_share_the_time() -> None:
+    schedule = Schedule(FitSettings(minutes=1, smooth_steps=0.5), None)
+    seconds, step, first = 0.0, 0, None
+    while stage := schedule.stage_at(step):
+        if stage.smooth and first is None:
+            first = (step, seconds)
+        seconds += 0.2 if stage.smooth else 0.1
+        step += 1
+        if step % 20 == 0:
+            schedule.mark(step, seconds)
+    assert first is not None
+    assert first[1] == pytest.approx(30, rel=0.1)
+    assert seconds == pytest.approx(60, rel=0.05)
+
+
+def test_the_learning_rate_rises_and_falls_in_each_stage() -> None:
+    schedule = Schedule(FitSettings(steps=100, smooth_steps=40, warmup_steps=10), 100)
+    rates = []
+    for step in range(100):
+        stage = schedule.stage_at(step)
+        assert stage is not None
+        assert stage.smooth == (step >= 60)
+        rates.append(schedule.factor(step))
+    assert schedule.stage_at(100) is None
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(max(rates[8:12]))
+    assert rates[59] < 0.001
+    assert rates[60] == pytest.approx(0.1)
+    assert rates[99] < 0.002
+
+
+def test_a_budget_in_minutes_goes_on_where_it_was() -> None:
+    schedule = Schedule(FitSettings(minutes=1), None)
+    for step in (20, 40):
+        schedule.mark(step, step * 0.1)
+    again = Schedule(FitSettings(minutes=1), None)
+    again.load_state(schedule.state())
+    assert again.expected_steps == pytest.approx(600, abs=2)
+    again.mark(60, 61.0)
+    assert again.stage_at(60) is None
+    assert Schedule(FitSettings(minutes=1), None).stages[0].steps == UNKNOWN
+
+
+def test_given_settings_win_over_the_preset_and_all_presets_are_known() -> None:
+    for name, recipe in PRESETS.items():
+        assert fit_settings(recipe["fit"], {}), name
+    paper = PRESETS["amsnet-p"]["fit"]
+    assert fit_settings(paper, {"minutes": 3}).steps is None
+    assert fit_settings(paper, {"minutes": 3}).learning_rate == 1e-4
+    assert fit_settings(paper, {"learning_rate": 1.0, "steps": None}).learning_rate == 1
+    assert fit_settings({}, {}).minutes == 2
+    denoiser = AsymmetricMaskDenoiser(nn.Conv2d(3, 3, 3, padding=1), preset="amsnet-p")
+    assert denoiser.fit(DATA, steps=5, **FAST).fit_record["settings"]["betas"] == [0.9, 0.999]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"steps": 3, "minutes": 1}, "steps and minutes given"),
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": 2.5}, "whole number"),
+        ({"minutes": -1}, "minutes is -1"),
+        ({"steps": 5, "ema_decay": 1.0}, "ema_decay is 1.0"),
+        ({"steps": 5, "betas": (0.9,)}, "two numbers"),
+        ({"steps": 5, "loss": "l3"}, "l1, l2"),
+        ({"steps": 5, "mixed_precision": "fp4"}, "fp4"),
+        ({"steps": 5, "keep": "all"}, "auto, best, last"),
+        ({"steps": 5, "smooth_steps": 1.5}, "smooth_steps is 1.5"),
+        ({"steps": 5, "smooth_steps": 6}, "more than the 5 steps"),
+        ({"minutes": 5, "smooth_steps": 600}, "share of it"),
+        ({"steps": 5, "resume": True}, "needs output"),
+        ({"steps": 5, "save_every": 0}, "save_every is 0"),
+        ({"steps": 5, "batch_size": "8"}, "batch_size is '8'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        make().fit(DATA, **settings)
+
+
+# -- resuming ---------------------------------------------------------------------------------
+
+RUNS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "stage B": (DATA, {"steps": 30}),
+    "into stage P": (DATA, {"steps": 30, "smooth_steps": 0.5}),
+    "inside stage P": (DATA, {"steps": 30, "smooth_steps": 25, "ema_decay": 0}),
+    "accumulated": (DATA, {"steps": 30, "accumulate": 2, "keep": "best"}),
+    "loader": (
+        DataLoader(torch.from_numpy(DATA).view(-1, 3, 16, 16), batch_size=3, shuffle=True),
+        {"steps": 30},
+    ),
+}
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
+def test_a_run_that_broke_off_ends_as_if_it_had_not(run: Any, tmp_path: Path) -> None:
+    data, settings = run
+    settings = {**FAST, **settings, "output": tmp_path / "a", "save_every": 7}
+    networks = [AsymmetricMaskDenoiser(Dropping()) for _ in range(3)]
+    networks[0].fit(data, **settings)
+    settings["output"] = tmp_path / "b"
+    with pytest.raises(Killed):
+        networks[1].fit(data, callback=kill_at(20), **settings)
+    assert torch.load(tmp_path / "b" / "last.pt", weights_only=True)["step"] == 14
+    networks[2].fit(data, resume=True, **settings)
+    assert same(networks[0], networks[2])
+    for name in ("backbone", "optimizer"):
+        one, two = (
+            torch.load(tmp_path / folder / "last.pt", weights_only=True)[name] for folder in "ab"
+        )
+        assert _equal(one, two)
+
+
+def _equal(one: Any, two: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(_equal(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(map(_equal, one, two))
+    return bool(one == two)
+
+
+SCRIPT = """
+import os, signal, sys
+import numpy as np, torch
+from masked_denoise import AsymmetricMaskDenoiser
+torch.set_num_threads(int(sys.argv[3]))
+torch.manual_seed(0)
+denoiser = AsymmetricMaskDenoiser(backbone_args={"widths": (4, 8)})
+kill = lambda entry: entry["step"] == 20 and os.kill(os.getpid(), signal.SIGKILL)
+denoiser.fit(np.load(sys.argv[1]), steps=30, batch_size=2, crop=16, smooth_steps=12,
+             output=sys.argv[2], save_every=9, progress=False, callback=kill)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
+def test_a_killed_process_can_be_resumed(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", DATA)
+    threads = torch.get_num_threads()
+    source = str(Path(__file__).parents[1] / "src")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tmp_path / "data.npy", tmp_path / "run", str(threads)],
+        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": str(threads)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == 18
+    settings: dict[str, Any] = {"steps": 30, "smooth_steps": 12, **FAST}
+    resumed, whole = make(seed=5), make()
+    resumed.fit(DATA, resume=True, output=tmp_path / "run", **settings)
+    whole.fit(DATA, **settings)
+    assert same(resumed, whole)
+
+
+def test_a_finished_run_is_left_as_it_is_and_a_missing_one_begun(tmp_path: Path) -> None:
+    one, two = make(), make(seed=3)
+    one.fit(DATA, steps=5, output=tmp_path, resume=True, **FAST)
+    two.fit(DATA, steps=5, output=tmp_path, resume=True, **FAST)
+    assert same(one, two)
+    assert len(two.history) == len(one.history)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        make().fit(DATA, steps=5, resume=tmp_path / "no.pt", **FAST)
+
+
+def test_what_differs_from_the_run_is_named(tmp_path: Path) -> None:
+    make().fit(DATA, steps=3, output=tmp_path, **FAST)
+    with pytest.raises(CheckpointError, match=r"steps: 3 then, 4 now; learning_rate: 0\.001 then"):
+        make().fit(DATA, steps=4, learning_rate=0.1, resume=tmp_path, **FAST)
+    with pytest.raises(CheckpointError, match="train_stride"):
+        make(train_stride=3).fit(DATA, steps=3, resume=tmp_path, **FAST)
+    with pytest.raises(CheckpointError, match="backbone"):
+        AsymmetricMaskDenoiser(Dropping()).fit(DATA, steps=3, resume=tmp_path, **FAST)
+    with pytest.raises(CheckpointError, match=r"only last\.pt"):
+        make().fit(DATA, steps=3, resume=tmp_path / "best.pt", **FAST)
+    make(passes=2).fit(DATA, steps=3, resume=tmp_path, **FAST)  # of no account in training
+
+
+def test_a_measured_range_is_kept_in_a_resumed_run(tmp_path: Path) -> None:
+    data = NOISY.astype(np.float32) * 4000
+    one, two = make(), make()
+    one.fit(data, steps=3, output=tmp_path, **FAST)
+    assert one.value_range is not None
+    assert 2500 < one.value_range[1] < 4001
+    two.fit(data[:40], steps=3, resume=tmp_path, **FAST)
+    assert two.value_range == one.value_range
+    assert same(one, two)
+    assert 500 < float(one.denoise(data).mean()) < 3000
+
+
+# -- stopping ---------------------------------------------------------------------------------
+
+
+def test_ctrl_c_stops_after_the_step_and_keeps_the_model(tmp_path: Path) -> None:
+    class Pressing:
+        def __init__(self) -> None:
+            self.count = 0
+
+        def __len__(self) -> int:
+            return 100
+
+        def __getitem__(self, index: int) -> Tensor:
+            self.count += 1
+            if self.count == 30:
+                signal.raise_signal(signal.SIGINT)
+            return torch.from_numpy(DATA).permute(2, 0, 1)
+
+    denoiser = make()
+    denoiser.fit(Pressing(), steps=500, output=tmp_path, **FAST)
+    assert denoiser.fit_record["stopped"] == "interrupted"
+    assert 1 < denoiser.fit_record["steps"] < 40
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert state["step"] == denoiser.fit_record["steps"]
+    assert all(map(torch.equal, state["average"].values(), weights(denoiser)))
+
+
+def test_a_second_ctrl_c_or_one_in_a_callback_stops_at_once(tmp_path: Path) -> None:
+    def press(entry: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    denoiser = make().fit(DATA, steps=500, callback=press, output=tmp_path, **FAST)
+    assert denoiser.fit_record["steps"] == 20
+    resumed = make().fit(DATA, steps=500, resume=tmp_path, callback=press, **FAST)
+    assert resumed.fit_record["steps"] == 40
+
+
+class Exploding(nn.Module):
+    """Gives NaN, or weights that are no longer finite, after so many training passes."""
+
+    def __init__(self, at: int, how: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.at, self.how, self.count = at, how, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        if self.training:
+            self.count += 1
+            if self.count == self.at and self.how == "loss":
+                return y * torch.nan
+            if self.count == self.at:
+                y.register_hook(lambda gradient: gradient * torch.inf)
+        return y
+
+
+@pytest.mark.parametrize("how", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_stops_with_good_weights(how: str, tmp_path: Path) -> None:
+    denoiser = AsymmetricMaskDenoiser(Exploding(147, how))
+    with pytest.raises(TrainingError) as caught:
+        denoiser.fit(DATA, steps=400, output=tmp_path, validation=False, **FAST)
+    assert f"at step {147 if how == 'loss' else 148}" in str(caught.value)
+    assert "the weights of step 100 again" in str(caught.value)
+    assert "lower learning_rate (now 0.001)" in str(caught.value)
+    assert all(bool(weight.isfinite().all()) for weight in denoiser.parameters())
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert state["step"] == 100
+    assert all(map(torch.equal, state["average"].values(), weights(denoiser)))
+    good = AsymmetricMaskDenoiser(Exploding(10**6, how))
+    good.fit(DATA, steps=400, resume=tmp_path, validation=False, callback=_stop, **FAST)
+    assert bool(good.denoise(torch.rand(3, 16, 16)).isfinite().all())
+
+
+def _stop(entry: dict[str, Any]) -> None:
+    raise KeyboardInterrupt
+
+
+def test_data_that_fail_on_the_way_leave_finite_weights() -> None:
+    denoiser = make()
+    with pytest.raises(DataError, match="ended after 4"):
+        denoiser.fit(iter([torch.rand(1, 3, 16, 16)] * 5), steps=50, progress=False)
+    assert denoiser.fit_record["stopped"] == "failed"
+    assert bool(denoiser.denoise(torch.rand(3, 16, 16)).isfinite().all())
+
+
+def test_networks_without_weights_and_wrong_channels_are_refused() -> None:
+    with pytest.raises(BackboneError, match="no weights to train"):
+        AsymmetricMaskDenoiser(nn.Identity()).fit(DATA, steps=1, **FAST)
+    with pytest.raises(SizeError, match="takes 3 channels"):
+        make().fit(DATA[..., :1], steps=1, **FAST)
+
+
+def test_a_full_disk_stops_the_run_but_not_the_denoiser(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    denoiser = make()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot write .*last\.pt"):
+            denoiser.fit(DATA, steps=9, output=tmp_path, validation=False, **FAST)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+    assert denoiser.fit_record["steps"] == 9
+    assert bool(denoiser.denoise(torch.rand(3, 16, 16)).isfinite().all())
+
+
+# -- validation -------------------------------------------------------------------------------
+
+
+def test_clean_pairs_are_scored_and_the_best_weights_kept(tmp_path: Path) -> None:
+    noisy, clean = tmp_path / "noisy", tmp_path / "clean"
+    write_image(noisy / "a_real.png", ImageFile(DATA))
+    write_image(noisy / "b_real.png", ImageFile(DATA))
+    write_image(clean / "a_mean.png", ImageFile((CLEAN * 255).round().astype(np.uint8)))
+    runs = [make(), make()]
+    pairs = [(noisy, clean), [(DATA, (CLEAN * 255).round().astype(np.uint8))]]
+    for run, validation in zip(runs, pairs, strict=True):
+        run.fit(DATA, steps=20, validation=validation, validate_every=5, **FAST)
+    scores = [entry["score"] for entry in runs[0].history if "score" in entry]
+    assert len(scores) == 4
+    assert 15 < scores[0] < 40
+    assert scores == [entry["score"] for entry in runs[1].history if "score" in entry]
+    best = runs[0].fit_record["best"]
+    assert best["score"] == max(scores)
+    denoised = runs[0].denoise(DATA, passes=1)
+    assert float(psnr(denoised, pairs[1][0][1])) == pytest.approx(max(scores), abs=1e-4)
+    with pytest.raises(DataError, match="no file in"):
+        make().fit(
+            DATA, steps=5, validation=(tmp_path / "noisy", tmp_path / "clean" / ".."), **FAST
+        )
+    with pytest.raises(SizeError, match="same shape"):
+        make().fit(DATA, steps=5, validation=[(DATA, DATA[:5])], **FAST)
+    with pytest.raises(DataError, match="no pair"):
+        make().fit(DATA, steps=5, validation=[], **FAST)
+
+
+def test_fixed_masks_give_the_same_score_to_the_same_weights() -> None:
+    denoiser = make()
+    denoiser.fit(DATA, steps=3, learning_rate=1e-30, validate_every=1, **FAST)
+    scores = [entry["score"] for entry in denoiser.history]
+    assert len(scores) == 3
+    assert scores[0] == pytest.approx(scores[2], abs=1e-6)
+    assert scores[0] > 0
+
+
+def test_training_stops_when_the_score_falls(tmp_path: Path) -> None:
+    class Falling(Scores):
+        def add(self, score: float, step: int, weights: dict[str, Tensor]) -> bool:
+            return super().add(50.0 - step, step, weights)
+
+    from masked_denoise import train
+
+    original, train.Scores = train.Scores, Falling  # type: ignore[misc]
+    try:
+        denoiser = make().fit(
+            DATA, steps=100, validate_every=2, patience=3, output=tmp_path, **FAST
+        )
+    finally:
+        train.Scores = original  # type: ignore[misc]
+    assert denoiser.fit_record["stopped"] == "worse"
+    assert denoiser.fit_record["steps"] == 8
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert best["step"] == 2
+    assert all(map(torch.equal, best["backbone"].values(), weights(denoiser)))
+
+
+def test_scores_count_only_what_is_clearly_worse() -> None:
+    scores = Scores(None, None)
+    empty: dict[str, Tensor] = {}
+    worse = []
+    for score in (30.0, 31.0, 30.97, 30.9, 30.8, 31.5, 31.0):
+        scores.add(score, 0, empty)
+        worse.append(scores.worse)
+    assert worse == [0, 0, 0, 1, 2, 0, 1]
+
+
+# -- accelerate -------------------------------------------------------------------------------
+
+
+def test_trackers_are_told() -> None:
+    from accelerate.tracking import GeneralTracker, on_main_process
+
+    class Remembering(GeneralTracker):  # type: ignore[misc]
+        name = "remembering"
+        requires_logging_directory = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[tuple[int, dict[str, Any]]] = []
+
+        @property
+        def tracker(self) -> list[Any]:
+            return self.seen
+
+        @on_main_process  # type: ignore[untyped-decorator]
+        def store_init_configuration(self, values: dict[str, Any]) -> None:
+            self.config = values
+
+        @on_main_process  # type: ignore[untyped-decorator]
+        def log(self, values: dict[str, Any], step: int | None = None, **more: Any) -> None:
+            self.seen.append((step or 0, values))
+
+    tracker = Remembering()
+    make().fit(DATA, steps=25, log_with=tracker, **FAST)
+    assert [step for step, _ in tracker.seen] == [20, 25]
+    assert "loss" in tracker.seen[0][1]
+    assert tracker.config["batch_size"] == "2"
+
+
+def _train_one_of_two(folder: str) -> None:
+    torch.set_num_threads(1)
+    for number in range(2):  # twice: the process group stays
+        denoiser = make()
+        denoiser.fit(DATA, steps=22, output=folder, resume=bool(number), **FAST)
+    rank = int(os.environ["RANK"])
+    torch.save([weights(denoiser), denoiser.history], Path(folder) / f"{rank}.pt")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    from accelerate import debug_launcher
+
+    debug_launcher(_train_one_of_two, (str(tmp_path),), num_processes=2)
+    (first, history), (second, same_history) = (
+        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
+    assert all(map(torch.equal, first, second))
+    assert [e["loss"] for e in history] == [e["loss"] for e in same_history]
+    whole = make().fit(DATA, steps=22, crop=16, batch_size=4, progress=False)
+    assert history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"], rel=0.02)
+    single = make().fit(DATA, steps=22, **FAST)
+    assert not all(map(torch.equal, first, weights(single)))
+
+
+def test_unavailable_devices_are_named() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SettingError, match="device is 'cuda'"):
+        make().fit(DATA, steps=1, device="cuda", **FAST)
+    make().fit(DATA, steps=1, device="cpu", **FAST)
