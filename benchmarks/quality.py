@@ -1,12 +1,12 @@
-"""Fit on a folder of noisy photographs, denoise those with a clean twin, and score them.
+"""Fit on noisy photographs, denoise those that have a clean twin, and score them.
 
     python benchmarks/quality.py NOISY CLEAN -o runs/five --minutes 5
 
-Only NOISY is trained on; CLEAN is for measuring. Images pair by stem (`_real`, `_mean`, `_noisy`,
-`_clean`, `_gt` dropped). Denoised images are written as PNG, and results.json holds the mean PSNR
-and SSIM (8-bit, uniform 7x7), each image's numbers, times, settings, machine and versions.
---images takes every n-th scene only (scene = stem without its last number), to choose settings on
-one part and report on the other.
+Only NOISY is trained on; CLEAN is for measuring. Pictures pair by stem (`_real`, `_mean`, `_noisy`,
+`_clean`, `_gt` dropped). The folder gets the denoised pictures as PNG, the model, and results.json:
+mean PSNR and SSIM (8-bit, uniform 7x7), every picture's numbers, times, settings, machine and
+versions. --scenes even and --scenes odd score half of the scenes only (a scene is a stem without
+its last number), to choose settings on one half and report on the other.
 """
 
 from __future__ import annotations
@@ -17,41 +17,99 @@ import os
 import platform
 import re
 import subprocess
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from masked_denoise import AsymmetricMaskDenoiser, __version__
-from masked_denoise.evaluate import pair_images
+from masked_denoise.evaluate import Pair, evaluate_pairs, find_pairs, pair_name
 from masked_denoise.images import read_image, write_image
-from masked_denoise.metrics import score
 
 
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
-    out = Path(args.output)
-    out.mkdir(parents=True, exist_ok=True)
-    denoiser = make(args, out)
-    pairs = part(pair_images([Path(args.noisy)], [Path(args.clean)]).pairs, args.scenes)
-    rows = [one(denoiser, noisy, clean, out, args.seed) for noisy, clean in pairs]
-    keys = ("psnr", "ssim", "input_psnr", "input_ssim", "seconds")
-    mean = {key: float(np.mean([row[key] for row in rows])) for key in keys}
-    worse = [row["image"] for row in rows if row["psnr"] < row["input_psnr"] - 0.02]
-    result = {
-        "mean": mean,
-        "worse_than_input": worse,
-        "settings": vars(args),
-        "training": {"seconds": denoiser_seconds(denoiser), "steps": len_history(denoiser)},
+    folder = Path(args.output)
+    denoiser = trained(args, folder)
+    (folder / "denoised").mkdir(parents=True, exist_ok=True)
+    pairs = of_scenes(find_pairs(args.noisy, args.clean).pairs, args.scenes)
+    result = evaluate_pairs(pairs, denoise=lambda pixels: denoiser.denoise(pixels, seed=args.seed))
+    for pair in pairs:  # the files that other tools can score
+        noisy = read_image(pair.image)
+        clean = replace(noisy, pixels=denoiser.denoise(noisy.pixels, seed=args.seed), format="png")
+        write_image(folder / "denoised" / f"{pair_name(pair.image)}.png", clean)
+    report = {
+        **result.to_dict(),
+        "settings": {key: str(value) for key, value in vars(args).items() if value is not None},
+        "training": denoiser.fit_record,
         "machine": machine(args.threads),
-        "images": rows,
     }
-    (out / "results.json").write_text(json.dumps(result, indent=1))
+    (folder / "results.json").write_text(json.dumps(report, indent=1, default=str))
+    mean = result.mean
     print(
-        f"{len(rows)} images: {mean['psnr']:.3f} dB, SSIM {mean['ssim']:.4f} "
-        f"(input {mean['input_psnr']:.3f} dB, {mean['input_ssim']:.4f}), "
-        f"{mean['seconds']:.2f} s an image, {len(worse)} worse than the input"
+        f"{len(result.scores)} pictures: {mean['psnr']:.3f} dB, SSIM {mean['ssim']:.4f} (input "
+        f"{mean['input_psnr']:.3f} dB, {mean['input_ssim']:.4f}), {mean['seconds']:.2f} s each, "
+        f"{len(result.worse)} worse than the input"
     )
+
+
+def arguments() -> argparse.Namespace:
+    ask = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    ask.add_argument("noisy")
+    ask.add_argument("clean")
+    ask.add_argument("-o", "--output", required=True)
+    ask.add_argument("--backbone", default="fast-unet")
+    ask.add_argument("--preset")
+    ask.add_argument("--model", help="score this saved model instead of fitting one")
+    ask.add_argument("--minutes", type=float)
+    ask.add_argument("--steps", type=int)
+    ask.add_argument("--fit", default="{}", help='more arguments of fit, as JSON: {"crop": 96}')
+    ask.add_argument("--denoiser", default="{}", help="more arguments of the denoiser, as JSON")
+    ask.add_argument("--scenes", choices=("all", "even", "odd"), default="all")
+    ask.add_argument("--seed", type=int, default=0)
+    ask.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    return ask.parse_args()
+
+
+def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
+    if args.model:
+        denoiser = AsymmetricMaskDenoiser.from_pretrained(args.model)
+        for name, value in json.loads(args.denoiser).items():
+            setattr(denoiser, name, value)
+        return denoiser
+    torch.manual_seed(args.seed)
+    denoiser = AsymmetricMaskDenoiser(
+        args.backbone, preset=args.preset, **json.loads(args.denoiser)
+    )
+    budget = {"minutes": args.minutes, "steps": args.steps}
+    denoiser.fit(args.noisy, seed=args.seed, **budget, **json.loads(args.fit))
+    denoiser.save_pretrained(folder / "model")
+    return denoiser
+
+
+def of_scenes(pairs: tuple[Pair, ...], which: str) -> list[Pair]:
+    """Return the pairs of all scenes, or of every other scene in the order of their names."""
+    scene = {pair: re.sub(r"_+\d+$", "", pair_name(pair.image)) for pair in pairs}
+    scenes = sorted(set(scene.values()))
+    kept = {"all": scenes, "even": scenes[::2], "odd": scenes[1::2]}[which]
+    return [pair for pair in pairs if scene[pair] in kept]
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Return where a number comes from: commit, versions, processor, threads."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "commit": commit, "masked_denoise": __version__, "torch": torch.__version__,
+        "python": platform.python_version(), "processor": platform.processor() or platform.machine(),
+        "threads": threads,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

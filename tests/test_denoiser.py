@@ -27,6 +27,7 @@ from masked_denoise import (
     mask_loss,
     smoothness_loss,
 )
+from masked_denoise.denoiser import _turned
 from masked_denoise.errors import (
     BackboneError,
     PixelError,
@@ -34,7 +35,6 @@ from masked_denoise.errors import (
     SizeError,
     UnknownNameError,
 )
-from masked_denoise.denoiser import _turned
 from masked_denoise.inference import TURNS, denoise_batch, run_all
 from masked_denoise.ops import fill_hidden
 from masked_denoise.pixels import Grid
@@ -169,8 +169,9 @@ def test_result_can_be_used_in_training() -> None:
 # -- what decides the result ------------------------------------------------------------------
 
 
-def test_same_seed_same_picture() -> None:
-    image, denoiser = picture(3, 20, 20), make(refine=True, stride=2)
+@pytest.mark.parametrize("refined", [False, True])
+def test_same_seed_same_picture(refined: bool) -> None:
+    image, denoiser = picture(3, 20, 20), make(refine=refined, stride=2)
     first = denoiser.denoise(image, seed=5)
     assert torch.equal(first, denoiser.denoise(image, seed=5))
     assert not torch.equal(first, denoiser.denoise(image, seed=6))
@@ -187,6 +188,7 @@ def test_same_seed_same_picture() -> None:
         {"scheme": Checkerboard()},
         {"scheme": Noise2Void()},
         {"refine": Refinement(2, masked=False)},
+        {"chroma_radius": 3, "observation": 0.3},
     ],
     ids=str,
 )
@@ -371,6 +373,23 @@ def test_nan_is_predicted_under_every_scheme(scheme: MaskScheme) -> None:
     assert bool(make(scheme=scheme).denoise(image, nan="mask").isfinite().all())
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("refinement", [Refinement(2, 0.9), Refinement(2, 0.9, masked=False)])
+def test_nothing_of_a_pixel_without_a_value_is_mixed_in(
+    channels: int, strength: float, refinement: Refinement
+) -> None:
+    """In a flat picture, with a network that corrects nothing, every prediction is that grey."""
+    denoiser = make(
+        create_backbone("fast-unet", channels=channels),
+        channels=channels, observation=0.4, chroma_radius=2, refine=refinement,
+    )  # fmt: skip
+    image = torch.full((channels, 12, 13), 0.75)
+    image[0, 3, 4] = image[0, 11, 12] = math.nan
+    result = denoiser.denoise(image, nan="mask", strength=strength)
+    torch.testing.assert_close(result, torch.full_like(result, 0.75))
+
+
 def test_clean_images_are_the_same_with_nan_masked() -> None:
     image = picture(3, 13, 12)
     assert torch.equal(make().denoise(image, nan="mask"), make().denoise(image))
@@ -456,7 +475,7 @@ def fast_unet(channels: int = 3) -> nn.Module:
 
 
 def test_tiled_equals_whole() -> None:
-    denoiser, image = make(fast_unet(), passes=1), picture(3, 700, 300)
+    denoiser, image = make(fast_unet(), passes=2, chroma_radius=8), picture(3, 700, 300)
     assert denoiser.traits.size_multiple == 8
     whole = denoiser.denoise(image, tile=10**6)
     torch.testing.assert_close(denoiser.denoise(image, tile=256), whole, atol=1e-5, rtol=0)

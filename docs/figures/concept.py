@@ -2,8 +2,8 @@
 
     python docs/figures/concept.py [OUTPUT.png] [STEPS]
 
-Every panel is computed: a network is fitted on the shipped sample at stride 4, and the picture
-shows what the library's own functions make of one corner of it. Needs matplotlib.
+Every panel is computed: a network is fitted on a shipped sample with the default strides, and the
+picture shows what the library's own functions make of one corner of it. Needs matplotlib.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from masked_denoise.ops import fill_hidden, merge_branches
 from masked_denoise.samples import sample_path
 from masked_denoise.scheme import Key
 
-TRAIN_STRIDE, STRIDE, STEPS = 4, 2, 1200
+TRAIN_STRIDE, STRIDE, STEPS = 2, 1, 1000
 SAMPLE, TOP, LEFT, SIDE = "parrot", 84, 148, 48  # its eye; multiples of both strides
 HIDDEN, NOTHING = "#1c7ed6", "#e4e8ea"
 INK, SOFT = "#263238", "#607d8b"
 PANEL = 1.5  # side of a panel in inches
-WIDTH, HEIGHT = 13.6, 7.6
+WIDTH, HEIGHT = 13.9, 7.6
 
 
 def main() -> None:
+    """Fit, draw, save."""
     output = (
         Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "images/concept.png"
     )
@@ -87,21 +88,18 @@ def shown(values: Tensor) -> Picture:
 
 
 def corner(image: Tensor) -> Picture:
+    """Return the part of an image (1, 3, H, W) that is shown."""
     return shown(image)[0, TOP : TOP + SIDE, LEFT : LEFT + SIDE]
 
 
 def draw_training(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tensor) -> None:
+    """Draw the upper row."""
     at, y = Branch(denoiser, image, TRAIN_STRIDE), 5.3
-    title(
-        figure,
-        0.35,
-        7.2,
-        "Training",
-        "one branch a step (cheap), large stride (here 4: neighbours have unlike noise)",
-    )
+    what = f"one branch a step (cheap), larger stride (here {TRAIN_STRIDE}: less alike noise)"
+    title(figure, 0.35, 7.2, "Training", what)
     panel(figure, 0.35, y, corner(image), "noisy image")
     arrow(figure, 1.95, y, "down")
-    panel(figure, 2.75, y, at.tiles(at.sub_images), "16 sub-images")
+    panel(figure, 2.75, y, at.tiles(at.sub_images), "4 sub-images")
     arrow(figure, 4.35, y, "hide")
     panel(figure, 5.15, y, at.tiles(at.sub_images, at.hidden[0]), "half the pixels hidden")
     arrow(figure, 6.75, y, "fill")
@@ -114,32 +112,22 @@ def draw_training(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tenso
 
 
 def draw_denoising(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tensor) -> None:
+    """Draw the lower rows."""
     at, y, high, low = Branch(denoiser, image, STRIDE), 1.4, 2.35, 0.45
-    title(
-        figure,
-        0.35,
-        4.15,
-        "Denoising",
-        "all branches, small stride (here 2); every pixel is taken from the branch that could not see it",
-    )
+    what = f"all branches, smaller stride (here {STRIDE}), each pixel from the blind one"
+    title(figure, 0.35, 4.15, "Denoising", what)
     panel(figure, 0.35, y, corner(image), "noisy image")
     arrow(figure, 1.95, y, "down")
-    panel(figure, 2.75, y, at.tiles(at.sub_images), "4 sub-images")
+    panel(figure, 2.75, y, at.tiles(at.sub_images), "1 sub-image")
     for branch, height in enumerate((high, low)):
         arrow(figure, 4.35, y, to=height, length=0.7)
-        panel(
-            figure, 5.15, height, at.tiles(at.sub_images, at.hidden[branch]), f"branch {branch + 1}"
-        )
+        masked = at.tiles(at.sub_images, at.hidden[branch])
+        panel(figure, 5.15, height, masked, f"branch {branch + 1}")
         arrow(figure, 6.75, height, "fill")
         network(figure, 7.55, height, "the same\nnetwork")
         arrow(figure, 8.95, height)
-        panel(
-            figure,
-            9.55,
-            height,
-            at.tiles(at.output[branch], ~at.hidden[branch], NOTHING),
-            "predicted",
-        )
+        kept = at.tiles(at.output[branch], ~at.hidden[branch], NOTHING)
+        panel(figure, 9.55, height, kept, "predicted")
         arrow(figure, 11.15, height, to=y, length=0.7)
     text(figure, 4.6, high + PANEL / 2, "hide")
     text(figure, 11.6, high + PANEL / 2 + 0.05, "merge, up")
@@ -149,16 +137,19 @@ def draw_denoising(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tens
 
 
 def title(figure: Figure, x: float, y: float, name: str, what: str) -> None:
+    """Write the heading of a row."""
     figure.text(x / WIDTH, y / HEIGHT, name, fontsize=17, weight="bold", color=INK)
     figure.text((x + 1.55) / WIDTH, y / HEIGHT, what, fontsize=12.5, color=SOFT)
 
 
 def text(figure: Figure, x: float, y: float, words: str, *, size: float = 11) -> None:
+    """Write words around a place."""
     place = (x / WIDTH, y / HEIGHT)
     figure.text(*place, words, fontsize=size, color=INK, ha="center", va="center")
 
 
 def panel(figure: Figure, x: float, y: float, picture: Picture, label: str) -> None:
+    """Draw a picture with its label."""
     axes = figure.add_axes((x / WIDTH, y / HEIGHT, PANEL / WIDTH, PANEL / HEIGHT))
     axes.imshow(picture, interpolation="nearest")
     axes.set_axis_off()
@@ -184,6 +175,7 @@ def arrow(
 
 
 def network(figure: Figure, x: float, y: float, label: str) -> None:
+    """Draw the box that stands for the network."""
     corner, width, height = (x / WIDTH, (y + 0.3) / HEIGHT), 1.3 / WIDTH, 0.9 / HEIGHT
     box = FancyBboxPatch(
         corner, width, height, boxstyle="round,pad=0,rounding_size=0.01",

@@ -50,7 +50,7 @@ def guided_filter(guide: Tensor, image: Tensor, *, radius: int, epsilon: float) 
     joined = torch.cat([guide, image, guide * guide, guide * image], dim=1)
     mean = _window_mean(joined, radius)
     channels = image.shape[1]
-    mean_guide, mean_image, square, product = mean.split([1, channels, 1, channels], dim=1)
+    mean_guide, mean_image, square, product = torch.split(mean, [1, channels, 1, channels], dim=1)
     slope = (product - mean_guide * mean_image) / (square - mean_guide.square() + epsilon)
     offset = mean_image - slope * mean_guide
     slope, offset = _window_mean(torch.cat([slope, offset], dim=1), radius).chunk(2, dim=1)

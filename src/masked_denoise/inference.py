@@ -57,8 +57,8 @@ def denoise_batch(
     if denoiser.chroma_radius and colour:
         clean = smooth_chroma(clean, radius=denoiser.chroma_radius)
     back = denoiser.observation * (image - clean)
-    clean = clean + (back.mean(1, keepdim=True) if colour else back)
-    mixed = torch.lerp(image, clean, strength)
+    back = back.mean(1, keepdim=True) if colour else back
+    mixed = torch.lerp(image, clean + back, strength)
     return mixed if bad is None else torch.where(bad, clean, mixed)
 
 

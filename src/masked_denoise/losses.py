@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .errors import SettingError, SizeError
 
@@ -43,9 +44,34 @@ def mask_loss(output: Tensor, target: Tensor, scored: Tensor, *, kind: LossKind 
         )
     if kind not in ("l1", "l2"):
         raise SettingError(f"kind is {kind!r}; 'l1' or 'l2' is needed")
-    error = torch.where(scored, output - target, 0.0).float()
-    total = error.abs().sum() if kind == "l1" else error.square().sum()
-    return total / (scored.sum() * output.shape[1]).clamp_min(1)
+    loss: Tensor = _MaskedDistance.apply(output, target, scored, kind)
+    return loss
+
+
+class _MaskedDistance(torch.autograd.Function):
+    """Mean |output - target| or its square over scored pixels; one tensor is kept for backward."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, target: Tensor, scored: Tensor, kind: LossKind) -> Tensor:
+        error = (output - target).masked_fill_(~scored, 0.0)
+        count = (scored.sum() * output.shape[1]).clamp_min(1)
+        ctx.save_for_backward(error, count)
+        ctx.kind, ctx.dtypes = kind, (output.dtype, target.dtype)
+        distance = error.abs() if kind == "l1" else error.float().square()
+        return distance.sum(dtype=torch.float32) / count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        error, count = ctx.saved_tensors
+        slope = (error.sign() if ctx.kind == "l1" else 2 * error.float()) * (grad / count)
+        first, second = ctx.needs_input_grad[:2]
+        return (
+            slope.to(ctx.dtypes[0]) if first else None,
+            -slope.to(ctx.dtypes[1]) if second else None,
+            None,
+            None,
+        )
 
 
 def smoothness_loss(image: Tensor, *, epsilon: float = 1e-6) -> Tensor:

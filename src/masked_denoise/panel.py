@@ -68,7 +68,8 @@ def display(pixels: Array, value_range: tuple[float, float] | None = None) -> ND
     if pixels.dtype.kind != "f":
         low, high = 0.0, float(np.iinfo(pixels.dtype).max)
     unit = np.nan_to_num((colours.astype(np.float32) - low) / (high - low))
-    return np.rint(255 * unit.clip(0, 1)).astype(np.uint8)
+    shown: NDArray[np.uint8] = np.rint(255 * unit.clip(0, 1)).astype(np.uint8)
+    return shown
 
 
 def _strip(

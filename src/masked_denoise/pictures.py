@@ -35,12 +35,14 @@ class Pictures:
         areas: number of pixels of each, where known, else a guess; crops are drawn in proportion.
         shortest: the shortest side of those seen so far.
         slots: 0 where each may be read at any time; else how many are held in memory.
+        looks: how many of them to look at to measure the range of the values.
     """
 
     read: Callable[[int], Array]
     areas: Sequence[int]
     shortest: int
     slots: int = 0
+    looks: int = 64
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -191,17 +193,17 @@ def pictures_of_items(dataset: Any, channels: int) -> Pictures:
         return found[0]
 
     first = read(0)
-    return Pictures(read, [_area(first)] * len(dataset), min(first.shape[1:]))
+    return Pictures(read, [_area(first)] * len(dataset), min(first.shape[1:]), looks=8)
 
 
 def measured_range(pictures: Pictures) -> ValueRange | None:
     """Return the range of float pictures that leave [0, 1], None where there is no need for one.
 
-    (low, high) are the 0.1 and 99.9 percentiles over up to 64 of the pictures, so that a few hot
+    (low, high) are the 0.1 and 99.9 percentiles over some of the pictures, so that a few hot
     pixels do not count. Values up to a quarter outside [0, 1] are taken for noise.
     """
     samples = []
-    for index in range(0, len(pictures), math.ceil(len(pictures) / 64)):
+    for index in range(0, len(pictures), math.ceil(len(pictures) / pictures.looks)):
         array = pictures.read(index)
         if array.dtype.kind == "f":
             step = max(1, math.isqrt(_area(array) >> 14))
@@ -250,7 +252,7 @@ def _held_in_part(files: list[Path], known: list[Array], channels: int) -> Pictu
                 warnings.warn(f"left out of training: {error}", stacklevel=2)
         raise ImageReadError(f"none of the {len(files)} image files can be read any more")
 
-    return Pictures(read, [area] * len(files), _shortest(known), slots)
+    return Pictures(read, [area] * len(files), _shortest(known), slots, looks=8)
 
 
 def _read_file(file: Path, channels: int) -> Array:

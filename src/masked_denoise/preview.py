@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 SIDE = 256  # of the crop, in pixels
+_LARGE, _OVERLAP = (
+    1088,
+    1.25,
+)  # longer pictures are denoised in tiles: work for each of their pixels
 _BLOCK = 8  # local brightness is the mean of blocks of this side, in which noise averages out
 
 
@@ -122,19 +126,13 @@ def telling_crop(pixels: Array, side: int = SIDE) -> tuple[int, int, int, int]:
     return top, left, height, width
 
 
-def expected_seconds(
-    pictures: Sequence[Picture], seconds_per_pixel: float, denoiser: AsymmetricMaskDenoiser
-) -> float:
-    """Return how long all pictures will take; large ones overlap in tiles and take a bit more."""
-    from .denoiser import HALO, TILE
-
-    halo = HALO * denoiser.stride
-    overlap = ((TILE + 2 * halo) / TILE) ** 2
-    tiled = TILE + halo
-    areas = [
-        one.area * (overlap if max(one.height, one.width) > tiled else 1.0) for one in pictures
-    ]
-    return seconds_per_pixel * sum(areas)
+def expected_seconds(pictures: Sequence[Picture], seconds_per_pixel: float) -> float:
+    """Return how long all pictures will take; large ones, whose tiles overlap, a bit more."""
+    large = [max(one.height, one.width) > _LARGE for one in pictures]
+    factors = [_OVERLAP if tiled else 1.0 for tiled in large]
+    return seconds_per_pixel * sum(
+        one.area * factor for one, factor in zip(pictures, factors, strict=True)
+    )
 
 
 def _span(pixels: Array) -> tuple[float, float] | None:

@@ -74,7 +74,8 @@ class Schedule:
             self.index += 1
             if self.index < len(self.stages):
                 self.stages[self.index].first = step
-                self.marks.clear()
+                while len(self.marks) > 1:  # the speed is another from here on
+                    self.marks.popleft()
         return None
 
     def mark(self, step: int, seconds: float) -> None:

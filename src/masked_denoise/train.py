@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 20  # steps between looks at the loss: each waits for the device
 SNAPSHOT_EVERY = 100  # steps between copies of a state that is known to be good
-MARK_SECONDS = 2.0  # a look at least so often where the budget is in minutes
+MARK_SECONDS = 2.0  # a look at least so often where the budget is in minutes ...
+MARKS = 50  # ... or so many a run where it is short
 
 logger = logging.getLogger("masked_denoise")
 
@@ -42,6 +43,7 @@ def fit(
     """Train the denoiser's backbone in place; see `AsymmetricMaskDenoiser.fit`."""
     with borrowed_accelerator(settings, options) as accelerator:
         process = (accelerator.process_index, accelerator.num_processes)
+        accelerator.wait_for_everyone()  # an earlier run may still be writing
         state = state_to_resume(options)
         if state is not None:
             check_same_run(state, denoiser, settings, accelerator.num_processes)
@@ -60,6 +62,8 @@ def fit(
             if state is not None:
                 trainer.load(state)
             trainer.run()
+            if trainer.stopped != "interrupted":
+                accelerator.wait_for_everyone()  # until the model is written
         finally:
             trainer.close()
 
@@ -200,7 +204,8 @@ class Trainer:
     def _due(self) -> bool:
         """Return whether it is time to look at the losses; the same in all processes."""
         if self.accelerator.num_processes == 1:
-            waited = time.perf_counter() - self.clock > MARK_SECONDS
+            patience = min(MARK_SECONDS, self.schedule.seconds / MARKS)
+            waited = time.perf_counter() - self.clock > patience
             if self.interrupt.asked or (waited and self.settings.minutes is not None):
                 return True
         every = (LOG_EVERY, self.options.validate_every, self.options.save_every)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +21,6 @@ Image = Tensor | Array
 
 WORSE = 0.05  # dB under the best score that count as clearly worse
 SIDE = 256  # pictures are scored in a square of this side from their middle
-_ENDINGS = re.compile(r"[_-](real|mean|noisy|clean|gt)$", re.IGNORECASE)
 
 
 class Validation(Protocol):
@@ -43,8 +41,7 @@ class CleanPairs:
 
     Args:
         pairs: (noisy, clean) pictures, arrays or tensors as `denoise` takes them; or two folders,
-            whose files pair by name without its suffix and without an ending of _noisy, _real,
-            _clean, _mean or _gt.
+            whose files pair by name (see `evaluate.find_pairs`).
 
     Raises:
         DataError: there is no pair, or what came is no sequence of pairs.
@@ -167,21 +164,11 @@ class Scores:
 
 def _read_pairs(noisy: Path, clean: Path) -> list[tuple[Array, Array]]:
     """Return the pictures of two folders that belong together."""
-    from .images import find_images, read_image
+    from .evaluate import find_pairs
+    from .images import read_image
 
-    found = {_stem(file): file for file, _ in find_images(clean)}
-    pairs = [(file, found.get(_stem(file))) for file, _ in find_images(noisy)]
-    both = [(read_image(a).pixels, read_image(b).pixels) for a, b in pairs if b is not None]
-    if not both:
-        raise DataError(
-            f"no file in {noisy} has the name of one in {clean}; names are compared without "
-            "suffix and without an ending of _noisy, _real, _clean, _mean, _gt"
-        )
-    return both
-
-
-def _stem(file: Path) -> str:
-    return _ENDINGS.sub("", file.stem)
+    found = find_pairs(noisy, clean).pairs
+    return [(read_image(pair.image).pixels, read_image(pair.clean).pixels) for pair in found]
 
 
 def _middle(image: Image) -> Any:

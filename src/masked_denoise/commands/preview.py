@@ -45,7 +45,7 @@ def show_preview(request: Request, plan: Plan) -> bool:
         f"[green]Preview:[/green] {plain(made.path)}, {made.width} x {made.height} pixels of "
         f"{plain(chosen.path.name)} from column {made.left}, row {made.top}"
     )
-    work = expected_seconds(pictures, made.seconds_per_pixel, denoiser)
+    work = expected_seconds(pictures, made.seconds_per_pixel)
     count = f"{len(pictures)} picture{'s' * (len(pictures) > 1)}"
     speed = f"{duration(1e6 * made.seconds_per_pixel)} a megapixel"
     fitted = f"{duration(fitting)} of fitting, then " if fitting else ""
