@@ -70,7 +70,7 @@ def test_level_of_white_noise(slope: float, offset: float) -> None:
 
 @pytest.mark.parametrize(
     ("kernel", "train_stride"),
-    [([1, 2, 1], 2), ([1, 4, 6, 4, 1], 3), ([1, 2, 3, 2, 1], 3)],
+    [([1, 2, 1], 2), ([1, 3, 4, 3, 1], 3), ([1, 2, 3, 2, 1], 3)],
 )
 def test_correlated_noise(kernel: list[float], train_stride: int) -> None:
     clean = scene()
@@ -85,7 +85,8 @@ def test_correlated_noise(kernel: list[float], train_stride: int) -> None:
 
 def test_correlation_beyond_the_largest_stride() -> None:
     kernel = np.exp(-0.5 * (np.arange(-9, 10) / 3) ** 2).tolist()
-    report = measure_noise(0.5 + 0.03 * correlated((384, 384), kernel))
+    image = 0.5 + 0.03 * correlated((384, 384), kernel)
+    report = measure_noise(image, correlation_limit=0.2)
     assert (report.train_stride, report.stride) == (5, 2)
     assert "still correlated" in report.advice
     noisy = 0.5 + 0.03 * correlated((384, 384), [1, 2, 1])

@@ -28,7 +28,8 @@ FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _KEYS = {
     "format", "library_version", "backbone", "channels", "scheme", "train_stride", "stride",
-    "refine", "passes", "observation", "chroma_radius", "turns", "residual", "value_range", "preset",
+    "refine", "passes", "observation", "chroma_radius", "turns", "residual", "value_range",
+    "preset",
 }  # fmt: skip
 _OPTIONAL = {"training", "weights_sha256"}
 

@@ -9,131 +9,39 @@ share is put back, taken from the next finer terms (the quadratic ones), which c
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import DataError, ImageWriteError, MissingExtraError, PixelError, SettingError
+from .errors import DataError, PixelError, SettingError
+from .noise_report import LAGS, ChannelNoise, NoiseReport, main_channel, plot_noise
 from .values import ValueRange, to_batch
 
 Floats = NDArray[np.float32]
 AnyFloats = NDArray[np.floating[Any]]
 ImageLike = Tensor | NDArray[Any]
 
-CORRELATION_LIMIT = 0.2
-"""Noise counts as independent below this: one neighbour then tells 4 % of a pixel's noise power."""
+CORRELATION_LIMIT = 0.4
+"""Noise counts as independent enough below this. Smaller limits ask for larger strides, which lose
+detail: on photographs whose luma noise was correlated 0.35 over two pixels and 0.19 over three,
+stride 2 measured better than 3."""
+
+__all__ = ["ChannelNoise", "NoiseReport", "measure_noise", "plot_noise"]
 
 NEGLIGIBLE_SIGMA = 0.5 / 255
 """Half a step of 8 bits: below it there is nearly nothing to remove."""
 
 LARGEST_STRIDE = 5
 PATCH = 32
-LAGS = 16
 
 _FLAT_COUNT = 16  # of the patches of one brightness, how many of the calmest are measured ...
 _FLAT_SHARE = (0.05, 0.2)  # ... but no smaller and no larger share of them
 _GROUPS = 8  # of brightness, within which patches are compared
 _JUDGED_BY = (1, 0, 3, 2)  # halves are top, bottom, left, right; each is judged by its opposite
-
-
-@dataclass(frozen=True)
-class ChannelNoise:
-    """The noise of one channel; levels are on the scale where white is 1.
-
-    Attributes:
-        name: ``R G B Y Cb Cr`` for colour, ``grey`` for one channel, else ``1``, ``2``, ... and
-            ``mean``.
-        sigma: Root mean square of the noise over the brightnesses that the images have.
-        intensity: Where the noise was measured; luma for Y, Cb and Cr, the channel's own value
-            otherwise.
-        intensity_sigma: The standard deviation of the noise at each of these intensities.
-        slope: ``a`` of the Poisson-Gaussian fit, variance = a · intensity + b, with a, b >= 0.
-        offset: ``b`` of the fit.
-        fit_error: Root mean square of the relative error of the fitted sigma. Raw data reach
-            0.05; photographs often miss 0.2, since a tone curve changed their noise.
-        correlation: Of pixels 1, 2, ... 16 apart, mean of horizontal and vertical.
-    """
-
-    name: str
-    sigma: float
-    intensity: tuple[float, ...]
-    intensity_sigma: tuple[float, ...]
-    slope: float
-    offset: float
-    fit_error: float
-    correlation: tuple[float, ...]
-
-    def fitted_sigma(self, intensity: NDArray[Any] | float) -> NDArray[np.float64]:
-        """Return ``sqrt(a · intensity + b)`` for intensities of any shape."""
-        return np.sqrt(self.slope * np.asarray(intensity, np.float64) + self.offset)
-
-
-@dataclass(frozen=True)
-class NoiseReport:
-    """What `measure_noise` found; ``print(report)`` shows it as text.
-
-    Attributes:
-        channels: One entry per channel, then the mixtures (luma and chroma for colour).
-        train_stride: Advised stride of pixel downsampling in training, 1 to 5.
-        stride: Advised stride at inference.
-        advice: Why, in a sentence or two.
-        images: How many images were measured.
-        patches: How many half patches were found flat and measured.
-        value_range: (black, white) of float images on their own scale; (0, 1) for integers.
-    """
-
-    channels: tuple[ChannelNoise, ...]
-    train_stride: int
-    stride: int
-    advice: str
-    images: int
-    patches: int
-    value_range: ValueRange
-
-    def __getitem__(self, name: str) -> ChannelNoise:
-        """Return the channel of that name; KeyError names the channels there are."""
-        for channel in self.channels:
-            if channel.name == name:
-                return channel
-        raise KeyError(f"no channel {name!r}; there are {[c.name for c in self.channels]}")
-
-    @property
-    def luma(self) -> ChannelNoise:
-        """The channel that the advice rests on: Y, the only one, or the mean of all."""
-        return self[_main_channel([channel.name for channel in self.channels])]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain numbers, lists and strings, ready for JSON."""
-        plain = asdict(self)
-        for channel in plain["channels"]:
-            for key, value in channel.items():
-                channel[key] = list(value) if isinstance(value, tuple) else value
-        return {**plain, "channels": list(plain["channels"]), "value_range": [*self.value_range]}
-
-    def summary(self) -> str:
-        """Return a table of the noise level and correlation of each channel, and the advice."""
-        shown = (1, 2, 3, 4, 5, 8, 16)
-        lines = [
-            f"{self.images} image{'s' * (self.images != 1)}, {self.patches} flat half patches",
-            "",
-            "          noise (sigma)     variance = a * intensity + b   correlation at distance",
-            "channel   0..1   of 255         a         b  off by "
-            + "".join(map("{:6}".format, shown)),
-        ]
-        for c in self.channels:
-            fit = f"{c.slope:9.2e} {c.offset:9.2e} {min(c.fit_error, 9.99):6.0%}"
-            lags = "".join(f"{c.correlation[d - 1]:6.2f}" for d in shown)
-            lines.append(f"{c.name:7} {c.sigma:7.4f} {255 * c.sigma:7.2f}   {fit}  {lags}")
-        return "\n".join([*lines, "", self.advice])
-
-    def __str__(self) -> str:
-        return self.summary()
 
 
 def measure_noise(
@@ -199,36 +107,6 @@ def measure_noise(
     patches = sum(int(np.count_nonzero(one.flat)) for one in measured)
     span = (low, high) if value_range is None else (float(value_range[0]), float(value_range[1]))
     return NoiseReport(channels, train_stride, stride, advice, len(measured), patches, span)
-
-
-def plot_noise(report: NoiseReport, path: str | os.PathLike[str]) -> Path:
-    """Write a picture of the report and return its path; the ending chooses PNG, SVG or PDF.
-
-    Left: sigma against intensity, points and fit. Right: correlation against distance, with the
-    advised strides.
-
-    Raises:
-        MissingExtraError: Matplotlib is not installed.
-        ImageWriteError: The file cannot be written.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError(
-            'plots need matplotlib: pip install "masked-denoise[plot]"'
-        ) from error
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    level, correlation = figure.subplots(1, 2)
-    _draw_level(level, report)
-    _draw_correlation(correlation, report)
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise ImageWriteError(
-            f"the plot cannot be written to {os.fspath(path)}: {error}; choose a folder that "
-            "exists and a name ending in .png, .svg or .pdf"
-        ) from error
-    return Path(path)
 
 
 @dataclass(frozen=True)
@@ -444,7 +322,7 @@ def _fit(
 def _advise(channels: tuple[ChannelNoise, ...], limit: float) -> tuple[int, int, str]:
     """Return training stride, inference stride and the reason."""
     named = {channel.name: channel for channel in channels}
-    luma = named[_main_channel(list(named))]
+    luma = named[main_channel(list(named))]
     what = "luma noise" if luma.name == "Y" else "noise"
     level = f"sigma is {luma.sigma:.4f} ({255 * luma.sigma:.2f} of 255)"
     if max(channel.sigma for channel in channels) < NEGLIGIBLE_SIGMA:
@@ -516,71 +394,3 @@ def _channel_names(channels: int) -> list[str]:
 def _main_index(channels: int) -> int:
     """Return which row of `_mixtures` stands for brightness."""
     return 0 if channels == 1 else channels
-
-
-def _main_channel(names: list[str]) -> str:
-    """Return the name of the channel that stands for brightness."""
-    return next(name for name in ("Y", "mean", "grey") if name in names)
-
-
-_COLOUR = {"R": "#d62728", "G": "#2ca02c", "B": "#1f77b4", "Cb": "#6a5acd", "Cr": "#e07b39"}
-_DARK = "#222222"
-_SHOWN_FIT_ERROR = 0.15
-
-
-def _draw_level(axes: Any, report: NoiseReport) -> None:
-    """Draw sigma against intensity: what was measured, and the fit where it is any good."""
-    from matplotlib.lines import Line2D
-
-    shown = [channel for channel in report.channels if channel.name not in ("Cb", "Cr")]
-    fits = [channel for channel in shown if channel.fit_error < _SHOWN_FIT_ERROR]
-    for channel in shown:
-        colour = _COLOUR.get(channel.name, _DARK)
-        measured = channel.intensity, channel.intensity_sigma
-        axes.plot(*measured, "o-", ms=4, lw=0.8, alpha=0.75, color=colour, label=channel.name)
-    for channel in fits:
-        x = np.linspace(min(channel.intensity), max(channel.intensity), 100)
-        colour = _COLOUR.get(channel.name, _DARK)
-        axes.plot(x, channel.fitted_sigma(x), "--", lw=1.8, color=colour)
-    handles = axes.get_legend_handles_labels()[0]
-    if fits:
-        handles.append(Line2D([], [], ls="--", color="grey", label=r"fit $\sqrt{a\,I+b}$"))
-    top = max(max(channel.intensity_sigma) for channel in shown)
-    axes.set(xlabel="intensity (white = 1)", ylabel="noise sigma (white = 1)", title="Noise level")
-    axes.set(xlim=(0, max(1.0, *axes.get_xlim())), ylim=(0, 1.3 * top or 1 / 255))
-    axes.secondary_yaxis("right", functions=(_to_eight_bit, _from_eight_bit)).set_ylabel("of 255")
-    axes.grid(alpha=0.25)
-    axes.legend(handles=handles, frameon=False, ncols=len(handles), loc="upper center")
-
-
-def _to_eight_bit(sigma: Any) -> Any:
-    return 255 * sigma
-
-
-def _from_eight_bit(sigma: Any) -> Any:
-    return sigma / 255
-
-
-def _draw_correlation(axes: Any, report: NoiseReport) -> None:
-    """Draw correlation against distance, with the advised strides marked."""
-    for channel in report.channels:
-        main, chroma = channel.name == report.luma.name, channel.name in ("Cb", "Cr")
-        axes.plot(
-            range(LAGS + 1),
-            (1.0, *channel.correlation),
-            marker="o" if main else None,
-            ms=4,
-            lw=2 if main else 1.2,
-            ls="--" if chroma else "-",
-            alpha=1 if main or chroma else 0.6,
-            color=_COLOUR.get(channel.name, _DARK if main else "#888888"),
-            label=channel.name,
-        )
-    axes.axhline(0, color="grey", lw=0.8)
-    train, stride = report.train_stride, report.stride
-    axes.axvline(train, color="#b8860b", lw=1.5, ls=":", label=f"train at stride {train}")
-    axes.axvline(stride, color="#00838f", lw=1.5, ls="-.", label=f"denoise at stride {stride}")
-    axes.set(xlim=(0, LAGS), xlabel="distance in pixels", ylabel="correlation of the noise")
-    axes.set(title="Spatial correlation", ylim=(min(-0.1, axes.get_ylim()[0]), 1.03))
-    axes.grid(alpha=0.25)
-    axes.legend(ncols=1 if len(report.channels) == 1 else 2, framealpha=0.9, edgecolor="none")
