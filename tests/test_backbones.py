@@ -14,6 +14,7 @@ from masked_denoise.backbones import BackboneInfo, backbone_info, registry
 from masked_denoise.errors import SettingError, UnknownNameError
 from masked_denoise.probe import probe
 
+PLACES = [(0, 0, 0), (1, 17, 3), (2, 31, 63), (0, 16, 40)]
 BUILT_IN = ["fast-unet", "unet"]
 SMALL: dict[str, dict[str, object]] = {"unet": {"width": 8}}  # arguments that keep the tests fast
 
@@ -103,6 +104,28 @@ def test_every_backbone_names_its_licence_and_its_source(name: str) -> None:
     assert info.license == "Apache-2.0"
     assert info.source
     assert info.note
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("unet", {"width": 4}, [2.3431, 5.54824, 7.12053, 2.34297]),
+        ("fast-unet", {"widths": (4, 6, 8)}, [-0.25905, 1.47256, 0.66909, -0.76876]),
+    ],
+)
+@torch.no_grad()
+def test_known_weights_give_known_numbers(
+    name: str, arguments: dict[str, object], expected: list[float]
+) -> None:
+    """So that no change of a layer goes unnoticed where the recorded data are not there."""
+    network = create_backbone(name, **arguments)
+    for index, parameter in enumerate(network.parameters()):
+        count = torch.arange(parameter.numel(), dtype=torch.float64).view(parameter.shape)
+        fan = max(parameter[0].numel(), 1)
+        parameter.copy_(torch.sin(1.7 * count + index) * (2.5 / fan) ** 0.5)
+    image = torch.sin(torch.arange(6144, dtype=torch.float64) * 0.37).float().view(1, 3, 32, 64)
+    output = network(image)[0]
+    assert [output[c, y, x].item() for c, y, x in PLACES] == pytest.approx(expected, abs=1e-4)
 
 
 def test_fast_unet_is_small_and_starts_as_no_correction() -> None:

@@ -212,7 +212,7 @@ def test_passes_are_draws_that_are_averaged_each_turned_another_way() -> None:
                 Key(9, Purpose.INFER, draw),
                 (0, 0),
                 TURNS[draw],
-            )  # fmt: skip
+            )
             for draw in range(3)
         ]
     assert not torch.allclose(draws[0], draws[1])

@@ -95,6 +95,28 @@ def test_large_half_values_do_not_overflow_when_squared() -> None:
     assert float(mask_loss(output, -output, scored, kind="l2")) == 4e6
 
 
+@pytest.mark.parametrize("kind", ["l1", "l2"])
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_gradient_is_that_of_the_definition(kind: str, scale: float) -> None:
+    """For output and target, against autograd through the mean of the scored distances."""
+    output, target, scored = random_case(0.4)
+    ours = [output.clone().requires_grad_(), target.clone().requires_grad_()]
+    plain = [output.clone().requires_grad_(), target.clone().requires_grad_()]
+    (scale * mask_loss(*ours, scored, kind=kind)).backward()  # type: ignore[arg-type]
+    difference = (plain[0] - plain[1])[scored.expand_as(output)]
+    distance = difference.abs() if kind == "l1" else difference.square()
+    (scale * distance.mean()).backward()
+    for mine, theirs in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_a_constant_target_gets_no_gradient() -> None:
+    output, target, scored = random_case()
+    output.requires_grad_()
+    mask_loss(output, target, scored).backward()
+    assert target.grad is None
+
+
 def test_equal_images_have_a_finite_gradient() -> None:
     output = torch.rand(1, 2, 4, 4).requires_grad_()
     mask_loss(output, output.detach(), torch.ones(1, 1, 4, 4).bool()).backward()
