@@ -405,3 +405,10 @@ def test_unusable_settings_are_refused(name: str, settings: dict[str, object]) -
 def test_a_scheme_without_label_says_what_is_missing() -> None:
     with pytest.raises(NotImplementedError, match="label"):
         MaskScheme().label(plain_grid(4), Key())
+
+
+def test_a_random_neighbour_is_no_fill_where_it_would_often_be_hidden_too() -> None:
+    for make in (RandomPartition, Checkerboard, Lattice):
+        with pytest.raises(SettingError, match="Noise2Void"):
+            make(fill="neighbor")
+    assert Noise2Void().fill == "neighbor"

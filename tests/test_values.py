@@ -177,3 +177,9 @@ def test_the_first_bad_pixel_is_named(value: float) -> None:
     batch[0, 1, 4, 6] = batch[0, 2, 7, 8] = value
     with pytest.raises(PixelError, match=r"2 values.*channel 1, row 4, column 6.*nan=\"mask\""):
         check_finite(batch)
+
+
+@pytest.mark.parametrize("picture", [[[0.0, 1.0]], "photo.png", None])
+def test_what_is_no_array_is_refused_with_what_to_type(picture: object) -> None:
+    with pytest.raises(PixelError, match=r"np\.asarray"):
+        to_batch(picture)  # type: ignore[arg-type]

@@ -68,9 +68,15 @@ def hash_pixels(key: Key, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
     return mix(((word + col) & WORD) ^ 0x35294E57)
 
 
-def check_fill(fill: object) -> None:
-    """Raise SettingError where a fill is not "mean", "zero", "neighbor" or a number."""
+def check_fill(fill: object, *, sparse: bool = False) -> None:
+    """Raise SettingError where a fill is not "mean", "zero" or a number.
+
+    "neighbor" shows a pixel at the place of another. It is allowed where hidden pixels are few
+    (`sparse`): elsewhere the other would often be hidden, too, and show its value after all.
+    """
     is_number = isinstance(fill, (int, float)) and not isinstance(fill, bool)
+    if fill == "neighbor" and not sparse:
+        raise SettingError("fill 'neighbor' is for Noise2Void only, which hides few pixels")
     if not is_number and fill not in ("mean", "zero", "neighbor"):
         raise SettingError(f"fill is {fill!r}; 'mean', 'zero', 'neighbor' or a number is needed")
 
@@ -279,7 +285,7 @@ class Noise2Void(MaskScheme):
     branches = 1
 
     def __init__(self, share: float = 0.02, *, fill: Fill = "neighbor") -> None:
-        check_fill(fill)
+        check_fill(fill, sparse=True)
         if not 0 < share <= 0.5:
             raise SettingError(f"share is {share}; a share of pixels in (0, 0.5] is needed")
         self.share, self.fill = share, fill

@@ -53,6 +53,11 @@ def to_batch(
         PixelError: the dtype cannot hold a picture.
         SettingError: high is not above low.
     """
+    if not isinstance(picture, Tensor | np.ndarray):
+        raise PixelError(
+            f"a {type(picture).__name__} came; a tensor or a NumPy array is needed: "
+            "pass np.asarray(picture)"
+        )
     is_array, byte_order = not isinstance(picture, Tensor), "="
     if is_array:
         array = np.asarray(picture)
