@@ -179,6 +179,20 @@ def test_a_full_disk_harms_nothing(model: Path) -> None:
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
 
 
+def test_a_file_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(tmp_path / "model", b"old")
+
+    def refuse(source: Path, target: Path) -> None:
+        assert (tmp_path / "model").read_bytes() == b"old"
+        assert Path(source).read_bytes() == b"new"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(CheckpointError, match="No space left on device; free some space"):
+        write_file(tmp_path / "model", b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot write"):

@@ -126,6 +126,7 @@ def tiny_budget(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append(given)
         small = {key: value for key, value in given.items() if key not in ("minutes", "epochs")}
         small |= {"steps": 2, "batch_size": 1, "crop": 32, "progress": False, "device": "cpu"}
+        small |= {"mixed_precision": "no", "validation": given.get("validation", False)}
         return real(self, data, **small)
 
     monkeypatch.setattr(AsymmetricMaskDenoiser, "fit", fit)

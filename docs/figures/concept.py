@@ -24,7 +24,7 @@ from masked_denoise.ops import fill_hidden, merge_branches
 from masked_denoise.samples import sample_path
 from masked_denoise.scheme import Key
 
-TRAIN_STRIDE, STRIDE, STEPS = 2, 1, 1000
+TRAIN_STRIDE, STRIDE, STEPS = 2, 1, 400
 SAMPLE, TOP, LEFT, SIDE = "parrot", 84, 148, 48  # its eye; multiples of both strides
 HIDDEN, NOTHING = "#1c7ed6", "#e4e8ea"
 INK, SOFT = "#263238", "#607d8b"
@@ -95,7 +95,7 @@ def corner(image: Tensor) -> Picture:
 def draw_training(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tensor) -> None:
     """Draw the upper row."""
     at, y = Branch(denoiser, image, TRAIN_STRIDE), 5.3
-    what = f"one branch a step (cheap), larger stride (here {TRAIN_STRIDE}: less alike noise)"
+    what = f"one branch a step, which is cheap; larger stride (here {TRAIN_STRIDE}): neighbours with unlike noise"
     title(figure, 0.35, 7.2, "Training", what)
     panel(figure, 0.35, y, corner(image), "noisy image")
     arrow(figure, 1.95, y, "down")
@@ -114,7 +114,7 @@ def draw_training(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tenso
 def draw_denoising(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tensor) -> None:
     """Draw the lower rows."""
     at, y, high, low = Branch(denoiser, image, STRIDE), 1.4, 2.35, 0.45
-    what = f"all branches, smaller stride (here {STRIDE}), each pixel from the blind one"
+    what = f"all branches; smaller stride (here {STRIDE}); pixels from the branch that did not see them"
     title(figure, 0.35, 4.15, "Denoising", what)
     panel(figure, 0.35, y, corner(image), "noisy image")
     arrow(figure, 1.95, y, "down")

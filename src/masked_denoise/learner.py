@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checkpoint import load_weights
 from .errors import BackboneError
@@ -39,8 +39,6 @@ class Learner:
     def __init__(
         self, denoiser: AsymmetricMaskDenoiser, settings: FitSettings, accelerator: Accelerator
     ) -> None:
-        from timm.utils.model_ema import ModelEmaV3
-
         self.denoiser, self.settings, self.accelerator = denoiser, settings, accelerator
         self.weights = [p for p in denoiser.backbone.parameters() if p.requires_grad]
         if not self.weights:
@@ -54,16 +52,7 @@ class Learner:
             fused=accelerator.device.type in ("cpu", "cuda") or None,
         )
         self.model, self.optimizer = accelerator.prepare(denoiser, optimizer)
-        self.average: Any = None
-        if settings.ema_decay:
-            self.average = ModelEmaV3(
-                denoiser.backbone,
-                decay=settings.ema_decay,
-                use_warmup=True,
-                warmup_gamma=EMA_RISE,
-                warmup_power=1.0,
-                exclude_buffers=True,  # they are copied
-            )
+        self.average: Any = _average(denoiser.backbone, settings.ema_decay)
 
     def backward(self, image: Tensor, batch: int, smoothness: float | None) -> Tensor:
         """Add the gradient of one batch; where it is the last to accumulate, step the optimizer.
@@ -160,6 +149,28 @@ class Learner:
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             self.denoiser.__dict__.pop(name, None)  # what accelerate puts on a prepared module
         self.denoiser.eval()
+
+
+def _average(network: nn.Module, decay: float) -> Any:
+    """Return timm's moving average of the weights (buffers are copied), None for a decay of 0."""
+    from timm.utils.model_ema import ModelEmaV3
+
+    if not decay:
+        return None
+    try:
+        return ModelEmaV3(
+            network,
+            decay=decay,
+            use_warmup=True,
+            warmup_gamma=EMA_RISE,
+            warmup_power=1.0,
+            exclude_buffers=True,
+        )
+    except RuntimeError as error:
+        raise BackboneError(
+            f"the backbone cannot be copied to average its weights: {error}; pass ema_decay=0, or "
+            "make it work with copy.deepcopy"
+        ) from error
 
 
 def _seed(device: torch.device, number: int) -> None:

@@ -36,7 +36,7 @@ def side_by_side(
         SettingError: `magnify` is not positive.
 
     >>> side_by_side([[("noisy", np.zeros((10, 20), np.uint8))]], magnify=2).shape
-    (78, 64, 3)
+    (66, 64, 3)
     """
     if magnify < 1:
         raise SettingError(f"magnify is {magnify}; 1 or more is needed")

@@ -78,6 +78,11 @@ class Schedule:
                     self.marks.popleft()
         return None
 
+    @property
+    def smooth(self) -> bool:
+        """Whether the present stage, or the last one after the end, is stage P."""
+        return self.stages[min(self.index, len(self.stages) - 1)].smooth
+
     def mark(self, step: int, seconds: float) -> None:
         """Take note that `step` steps took `seconds` of training; stretch a stage in minutes."""
         if self.steps is not None or self.index >= len(self.stages):

@@ -60,7 +60,7 @@ def state_to_resume(options: FitOptions) -> dict[str, Any] | None:
     Raises:
         CheckpointError: the file is damaged, or `resume` names one that is not there.
     """
-    if options.resume is False:
+    if options.resume is False or options.resume is None:
         return None
     if options.resume is True:
         path = Path(options.output or "") / "last.pt"

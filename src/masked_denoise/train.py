@@ -262,8 +262,10 @@ class Trainer:
     def _validate(self) -> float:
         """Return the score of the averaged weights; keep them where it is the best so far."""
         assert self.scores.validation is not None
+        self.scores.enter(self.schedule.smooth)
+        smoothness = self.settings.smoothness if self.schedule.smooth else None
         with self.learner.judged() as denoiser:
-            score = self.scores.validation.score(denoiser)
+            score = self.scores.validation.score(denoiser, smoothness)
         if self.accelerator.num_processes > 1:
             told = torch.tensor(score, device=self.accelerator.device)
             score = float(self.accelerator.reduce(told, "mean"))

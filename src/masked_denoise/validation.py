@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,8 +29,8 @@ class Validation(Protocol):
     times: int  # a run
     supervised: bool
 
-    def score(self, denoiser: AsymmetricMaskDenoiser) -> float:
-        """Return the score of the weights that the denoiser now has."""
+    def score(self, denoiser: AsymmetricMaskDenoiser, smoothness: float | None) -> float:
+        """Return the score of the weights that the denoiser now has, by the loss of a stage."""
 
 
 class CleanPairs:
@@ -52,6 +52,12 @@ class CleanPairs:
     supervised = True
 
     def __init__(self, pairs: Any) -> None:
+        if not isinstance(pairs, Iterable):
+            raise DataError(
+                f"validation is {pairs!r}; pairs (noisy, clean), a pair of folders, or False are "
+                "needed"
+            )
+        pairs = list(pairs)
         if len(pairs) == 2 and all(isinstance(item, str | Path) for item in pairs):
             pairs = _read_pairs(Path(pairs[0]), Path(pairs[1]))
         self.pairs: list[tuple[Image, Image]] = []
@@ -71,8 +77,8 @@ class CleanPairs:
         if not self.pairs:
             raise DataError("validation holds no pair; one (noisy, clean) or more is needed")
 
-    def score(self, denoiser: AsymmetricMaskDenoiser) -> float:
-        """Return the mean PSNR in dB."""
+    def score(self, denoiser: AsymmetricMaskDenoiser, smoothness: float | None = None) -> float:
+        """Return the mean PSNR in dB, whatever the stage."""
         from .metrics import psnr
 
         low, high = denoiser.value_range or (0.0, 1.0)
@@ -80,7 +86,7 @@ class CleanPairs:
         for noisy, clean in self.pairs:
             output = denoiser.denoise(noisy, passes=1)
             scaled = "float" in str(noisy.dtype) and denoiser.value_range is not None
-            decibel = float(psnr(output, clean, data_range=high - low if scaled else None))
+            decibel = float(psnr(output, clean, data_range=high - low if scaled else None).mean())
             if math.isnan(decibel):
                 raise PixelError("a clean picture of the validation has NaN or infinite pixels")
             total += min(decibel, 200.0)
@@ -88,7 +94,7 @@ class CleanPairs:
 
 
 class FixedMasks:
-    """The mask loss (Eq. 4) on the same crops under the same masks every time, in dB.
+    """The loss of a stage (Eq. 4 or 10) on the same crops under the same masks, in dB.
 
     -20·log10 of an L1 loss, -10·log10 of an L2 loss: 0.1 dB is about one percent.
 
@@ -105,13 +111,13 @@ class FixedMasks:
         self.batches, self.loss, self.seed = list(batches), loss, seed
 
     @torch.no_grad()
-    def score(self, denoiser: AsymmetricMaskDenoiser) -> float:
+    def score(self, denoiser: AsymmetricMaskDenoiser, smoothness: float | None = None) -> float:
         """Return the loss in dB; the denoiser must be in training mode, its backbone need not."""
         device = next(denoiser.backbone.parameters()).device
         losses = [
             denoiser(
                 batch.to(device), step=number, seed=self.seed, purpose=Purpose.VALIDATE,
-                loss=self.loss,
+                smoothness=smoothness, loss=self.loss,
             )
             for number, batch in enumerate(self.batches)
         ]  # fmt: skip
@@ -131,9 +137,16 @@ class Scores:
 
     def __init__(self, validation: Validation | None, every: int | None) -> None:
         self.validation, self.every = validation, every
+        self.smooth = False  # in stage P
         self.count = 0  # due so far
         self.worse = 0  # in a row, clearly below the best
         self.best: dict[str, Any] | None = None  # score, step, weights
+
+    def enter(self, smooth: bool) -> None:
+        """Begin anew where a stage with another loss begins, unless clean pictures decide."""
+        if smooth != self.smooth and self.validation and not self.validation.supervised:
+            self.best, self.worse = None, 0
+        self.smooth = smooth
 
     def due(self, step: int, progress: float) -> bool:
         """Return whether a score is due after a step, at a share of the budget."""
@@ -145,21 +158,25 @@ class Scores:
 
     def add(self, score: float, step: int, weights: dict[str, Tensor]) -> bool:
         """Take note of a score; return whether it is the best, whose weights are copied."""
-        if self.best is None or score > self.best["score"]:
+        if math.isfinite(score) and (self.best is None or score > self.best["score"]):
             copied = {name: value.detach().clone() for name, value in weights.items()}
             self.best = {"score": score, "step": step, "weights": copied}
             self.worse = 0
             return True
-        self.worse = self.worse + 1 if score < self.best["score"] - WORSE else 0
+        worse = self.best is None or score < self.best["score"] - WORSE
+        self.worse = self.worse + 1 if worse else 0
         return False
 
     def state(self) -> dict[str, Any]:
         """Return what `load_state` takes, as tensors and plain values."""
-        return {"count": self.count, "worse": self.worse, "best": self.best}
+        return {
+            "count": self.count, "worse": self.worse, "best": self.best, "smooth": self.smooth
+        }  # fmt: skip
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on where the run that gave `state` stood."""
         self.count, self.worse, self.best = state["count"], state["worse"], state["best"]
+        self.smooth = state["smooth"]
 
 
 def _read_pairs(noisy: Path, clean: Path) -> list[tuple[Array, Array]]:

@@ -22,11 +22,11 @@ def plain(value: object) -> str:
 def duration(seconds: float) -> str:
     """Return a time in words.
 
-    >>> duration(0.25), duration(9.71), duration(100), duration(8000)
-    ('0.2 s', '9.7 s', '1 min 40 s', '2 h 13 min')
+    >>> duration(15), duration(9.71), duration(100), duration(8000)
+    ('15 s', '9.7 s', '1 min 40 s', '2 h 13 min')
     """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s".replace(".0 ", " ")
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
