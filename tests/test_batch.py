@@ -303,7 +303,7 @@ def test_a_full_disk_ends_the_job_and_leaves_no_part(
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(descriptor)
 
-    monkeypatch.setattr(images.os, "fsync", full_after_two)
+    monkeypatch.setattr("os.fsync", full_after_two)
     summary = denoise_files(tasks, {1: grey})
     assert len(summary.done) == 2
     assert "No space left on device" in summary.failures[0].reason

@@ -18,7 +18,6 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
 
-from masked_denoise import png
 from masked_denoise.errors import (
     DataError,
     ImageReadError,
@@ -33,6 +32,7 @@ from masked_denoise.images import (
     find_images,
     output_path,
     output_paths,
+    png,
     read_image,
     write_image,
 )
@@ -306,7 +306,7 @@ def test_16_bit_colour_in_a_compression_we_cannot_undo_is_refused_not_cut_to_8_b
 ) -> None:
     path = tmp_path / "deep.tif"
     tifffile.imwrite(path, picture("uint16"), photometric="rgb", compression="zlib")
-    monkeypatch.setattr("masked_denoise.tiff._PLAIN_COMPRESSIONS", (1,))
+    monkeypatch.setattr("masked_denoise.images.tiff._PLAIN_COMPRESSIONS", (1,))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImageReadError, match=r"deep.tif.*pip install imagecodecs"):
         read_image(path)

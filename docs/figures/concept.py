@@ -95,7 +95,8 @@ def corner(image: Tensor) -> Picture:
 def draw_training(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tensor) -> None:
     """Draw the upper row."""
     at, y = Branch(denoiser, image, TRAIN_STRIDE), 5.3
-    what = f"one branch a step, which is cheap; larger stride (here {TRAIN_STRIDE}): neighbours with unlike noise"
+    reason = "neighbours with unlike noise"
+    what = f"one branch a step, which is cheap; larger stride (here {TRAIN_STRIDE}): {reason}"
     title(figure, 0.35, 7.2, "Training", what)
     panel(figure, 0.35, y, corner(image), "noisy image")
     arrow(figure, 1.95, y, "down")
@@ -114,7 +115,8 @@ def draw_training(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tenso
 def draw_denoising(figure: Figure, denoiser: AsymmetricMaskDenoiser, image: Tensor) -> None:
     """Draw the lower rows."""
     at, y, high, low = Branch(denoiser, image, STRIDE), 1.4, 2.35, 0.45
-    what = f"all branches; smaller stride (here {STRIDE}); pixels from the branch that did not see them"
+    reason = "pixels from the branch that did not see them"
+    what = f"all branches; smaller stride (here {STRIDE}); {reason}"
     title(figure, 0.35, 4.15, "Denoising", what)
     panel(figure, 0.35, y, corner(image), "noisy image")
     arrow(figure, 1.95, y, "down")

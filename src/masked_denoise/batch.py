@@ -48,7 +48,7 @@ def fits_format(
 
     It raises SettingError where not, for example for 16 bits or alpha as JPEG.
     """
-    from .codecs import encode
+    from .images import encode
 
     def check(path: Path, image: ImageFile) -> None:
         corner = image.pixels[:1, :1]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .codecs import encode
-from .images import SUFFIXES, ImageFile, read_image, write_image
+from .images import SUFFIXES, ImageFile, encode, read_image, write_image
 from .panel import display, side_by_side
 from .survey import Picture
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from masked_denoise import png, tiff
-from masked_denoise.errors import ImageReadError, PixelError, SettingError, SizeError
+from ..errors import ImageReadError, PixelError, SettingError, SizeError
+from . import png, tiff
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,8 +7,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from masked_denoise.codecs import ImageFile, decode, encode
-from masked_denoise.errors import (
+from ..errors import (
     DataError,
     ImageReadError,
     ImageWriteError,
@@ -16,9 +15,7 @@ from masked_denoise.errors import (
     SettingError,
     unknown_name,
 )
-
-__all__ = ["SUFFIXES", "ImageFile", "find_images", "output_path", "output_paths"]
-__all__ += ["read_image", "write_image"]
+from .codecs import ImageFile, decode, encode
 
 SUFFIXES = {
     ".png": "png",

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from masked_denoise.errors import ImageReadError
+from ..errors import ImageReadError
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
