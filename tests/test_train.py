@@ -568,9 +568,7 @@ def test_training_stops_when_the_score_falls(tmp_path: Path) -> None:
 
     original, train.Scores = train.Scores, Falling  # type: ignore[misc]
     try:
-        denoiser = make().fit(
-            DATA, steps=100, validate_every=2, patience=3, output=tmp_path, **FAST
-        )
+        denoiser = make().fit(DATA, steps=13, validate_every=2, patience=2, output=tmp_path, **FAST)
     finally:
         train.Scores = original  # type: ignore[misc]
     assert denoiser.fit_record["stopped"] == "worse"

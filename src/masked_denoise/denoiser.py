@@ -244,7 +244,8 @@ class AsymmetricMaskDenoiser(nn.Module):
             minutes: budget in time, of which validation and writing checkpoints do not count; it
                 becomes a number of steps when the speed has been measured. Default 2. Exactly
                 one of the three is given.
-            batch_size: crops a step and process. Default 8.
+            batch_size: crops a step and process. Default 2, which trains best in minutes on a CPU;
+                take more where a GPU would be idle.
             crop: longest side of the crops, in pixels. Default 128.
             learning_rate: at its highest; it rises linearly and falls to zero by a half cosine,
                 in each stage. Default 1e-3.
@@ -263,8 +264,8 @@ class AsymmetricMaskDenoiser(nn.Module):
             mixed_precision: "no" (the default), "bf16" or "fp16".
             keep: "last", "best" (by the validation score), or "auto" (the default): best where
                 there are clean pictures or training was stopped because the score fell.
-            patience: stop after so many scores in a row that are more than 0.05 dB under the best.
-                Default 5.
+            patience: stop after so many scores in a row that are more than 0.05 dB under the best,
+                but not before half the budget is spent. Default 5.
             seed: of crops, masks and dropout. Default 0.
             validation: pairs (noisy, clean) of pictures, or a pair of folders with such: scored by
                 PSNR. None scores the mask loss under fixed masks, on pictures held out where there

@@ -29,7 +29,7 @@ class FitSettings:
     steps: int | None = None
     epochs: float | None = None
     minutes: float | None = None
-    batch_size: int = 8
+    batch_size: int = 2
     crop: int = 128
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)

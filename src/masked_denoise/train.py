@@ -169,17 +169,25 @@ class Trainer:
     def _loop(self) -> None:
         stream = self.batches.start(self.batch, self._unit)
         self.clock = time.perf_counter()
-        while self.scores.worse < self.settings.patience and not self.interrupt.asked:
+        while not self._worse() and not self.interrupt.asked:
             stage = self.schedule.stage_at(self.step)
             if stage is None:
                 break
             self._step(stream, self.settings.smoothness if stage.smooth else None)
             if self._due():
                 self._look()
-        if self.scores.worse >= self.settings.patience:
+        if self._worse():
             self.stopped = "worse"
         elif self.interrupt.asked:
             self.stopped = "interrupted"
+
+    def _worse(self) -> bool:
+        """Return whether the score has clearly fallen; weights may get worse before they get good.
+
+        So the first half of the budget is always used.
+        """
+        spent = self.schedule.progress(self.step, self.seconds)
+        return self.scores.worse >= self.settings.patience and spent >= 0.5
 
     def _unit(self, batch: int) -> int:
         """Return what the sides of the crops of a batch should be multiples of."""

@@ -25,7 +25,7 @@ def fill_hidden(image: Tensor, hidden: Tensor, fill: Fill, *, word: Tensor | Non
     Raises:
         SettingError: the fill is not known.
     """
-    check_fill(fill)
+    check_fill(fill, sparse=True)
     if fill == "mean":
         return _fill_mean(image, hidden)
     if fill == "neighbor":
