@@ -35,10 +35,15 @@ def main() -> None:
     denoiser = trained(args, folder)
     (folder / "denoised").mkdir(parents=True, exist_ok=True)
     pairs = of_scenes(find_pairs(args.noisy, args.clean).pairs, args.scenes)
-    result = evaluate_pairs(pairs, denoise=lambda pixels: denoiser.denoise(pixels, seed=args.seed))
-    for pair in pairs:  # the files that other tools can score
-        noisy = read_image(pair.image)
-        clean = replace(noisy, pixels=denoiser.denoise(noisy.pixels, seed=args.seed), format="png")
+    results: list[Any] = []
+
+    def denoise(pixels: Any) -> Any:
+        results.append(denoiser.denoise(pixels, seed=args.seed))
+        return results[-1]
+
+    result = evaluate_pairs(pairs, denoise=denoise)
+    for pair, pixels in zip(pairs, results, strict=True):  # files that other tools can score
+        clean = replace(read_image(pair.image), pixels=pixels, format="png")
         write_image(folder / "denoised" / f"{pair_name(pair.image)}.png", clean)
     report = {
         **result.to_dict(),
@@ -106,8 +111,8 @@ def machine(threads: int) -> dict[str, Any]:
     ).stdout.strip()
     return {
         "commit": commit, "masked_denoise": __version__, "torch": torch.__version__,
-        "python": platform.python_version(), "processor": platform.processor() or platform.machine(),
-        "threads": threads,
+        "python": platform.python_version(), "threads": threads,
+        "processor": platform.processor() or platform.machine(),
     }  # fmt: skip
 
 

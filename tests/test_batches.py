@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from masked_denoise import pictures as pictures_module
-from masked_denoise.batches import Batches, CropBatches, LoaderBatches, as_batches
+from masked_denoise.batches import Batches, LoaderBatches, as_batches
+from masked_denoise.crops import CropBatches
 from masked_denoise.errors import DataError, ImageReadError, PixelError, SizeError
 from masked_denoise.images import ImageFile, write_image
 from masked_denoise.pictures import Pictures, image_of, split

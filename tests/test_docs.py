@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -265,3 +266,38 @@ def test_design_page_lists_every_module() -> None:
     assert modules <= told
     assert {f for f in folders if not any(t.startswith(f) for t in told)} == set()
     assert {one for one in told if not (source / one).exists()} <= {"examples/"}
+
+
+def imported(file: Path, source: Path) -> Iterator[str]:
+    """Yield the parts of the package that a module imports when it is itself imported."""
+    folder = file.relative_to(source).parts[:-1]
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            module, own = node.module or "", folder[: len(folder) + 1 - node.level]
+            if not node.level and module.split(".")[0] == "masked_denoise":
+                module, own = module.partition(".")[2], ()
+            elif not node.level:
+                continue
+            names = [module] if module else [alias.name for alias in node.names]
+            yield from (".".join((*own, name)).split(".")[0] for name in names)
+
+
+def test_imports_go_down_the_list_of_files() -> None:
+    source = ROOT / "src" / "masked_denoise"
+    lines = re.findall(
+        r"^\| (`[\w/.`, ]+) \| ", (ROOT / "docs/design.md").read_text(), re.MULTILINE
+    )
+    rank = {
+        name.removesuffix(".py").split("/")[0]: place
+        for place, line in enumerate(lines)
+        for name in re.findall(r"`([\w/.]+)`", line)
+    }
+    modules = [file for file in source.rglob("*.py") if file.name != "__main__.py"]
+    upward = [
+        f"{file.relative_to(source)} imports {target}"
+        for file in modules
+        for target in imported(file, source)
+        if rank[target] < rank[file.relative_to(source).parts[0].removesuffix(".py")]
+    ]
+    assert len(modules) > 30
+    assert upward == []

@@ -186,6 +186,8 @@ class Trainer:
 
         So the first half of the budget is always used.
         """
+        if self.losses:  # only right after a look
+            return False
         spent = self.schedule.progress(self.step, self.seconds)
         return self.scores.worse >= self.settings.patience and spent >= 0.5
 

@@ -1,0 +1,26 @@
+"""What `import masked_denoise` costs on top of `import torch`: best of several new processes.
+
+python benchmarks/import_time.py
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+RUNS = 7
+
+
+def seconds(code: str) -> float:
+    """Return the shortest time that a new interpreter takes for the code, in seconds."""
+    timed = f"import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
+    runs = [
+        subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True)
+        for _ in range(RUNS)
+    ]
+    return min(float(run.stdout) for run in runs)
+
+
+if __name__ == "__main__":
+    torch, both = seconds("import torch"), seconds("import torch, masked_denoise")
+    print(f"import torch {torch:.3f} s, with masked_denoise {both:.3f} s: {both - torch:+.3f} s")

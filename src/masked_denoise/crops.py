@@ -1,0 +1,147 @@
+"""Random crops of pictures, each a pure function of the seed and its number."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import SizeError
+from .pictures import Array, Pictures, measured_range
+from .scheme import WORD, Key, Purpose, hash_key, mix
+from .settings import FitSettings
+from .values import ValueRange, to_batch
+
+Unit = Callable[[int], int]  # number of a batch -> sides of its crops are multiples of this
+
+HELD_OUT = 8  # crops that unsupervised validation looks at, and at most as many pictures
+PICTURES_PER_HELD_OUT = 25  # one picture in so many is kept for validation only
+STAY = 64  # crops drawn for each slot before its picture is changed, where not all are held
+_SLOT = 32  # purpose of the random stream that fills the slots
+
+
+class CropBatches:
+    """Random crops, each a pure function of the seed and the number of the crop.
+
+    No random number generator is read or moved, so a run goes on anywhere exactly as it would
+    have. The crops of a batch are squares of the longest side up to `settings.crop` that its
+    pictures have room for, rounded down to a multiple of the unit where they are that large.
+
+    Args:
+        pictures: to cut from.
+        settings: batch_size, crop, augment and seed are read.
+        smallest: the shortest side that pictures may have.
+        hold_out: keep one picture in 25, at most 8, for validation only.
+        process: (rank, number of processes).
+
+    Attributes:
+        length: batches a process takes from an epoch, which has as many crops as cover the area of
+            the pictures.
+        value_range: of float pictures.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        settings: FitSettings,
+        *,
+        smallest: int = 1,
+        hold_out: bool = True,
+        process: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.pictures, self.settings, self.smallest = pictures, settings, smallest
+        self.rank, self.processes = process
+        self.value_range: ValueRange | None = None
+        self._check_side(pictures.shortest)
+        count = len(pictures)
+        held = min(HELD_OUT, count // PICTURES_PER_HELD_OUT) if hold_out else 0
+        self.held = [(2 * place + 1) * count // (2 * held) for place in range(held)]
+        self.used = [index for index in range(count) if index not in self.held]
+        self.ends = list(itertools.accumulate(pictures.areas[index] for index in self.used))
+        crops = math.ceil(self.ends[-1] / settings.crop**2)
+        self.length: int | None = math.ceil(crops / (settings.batch_size * self.processes))
+
+    def start(self, first: int, unit: Unit) -> Iterator[Tensor]:
+        """Yield the batches of this process from number `first` on, float (B, C, H, W) on 0..1."""
+        size = self.settings.batch_size
+        for number in itertools.count(first):
+            begin = (number * self.processes + self.rank) * size
+            words = [self._words(Purpose.CROP, begin + place) for place in range(size)]
+            chosen = [self._choose(word[0], begin + k) for k, word in enumerate(words)]
+            yield self._cut(chosen, words, unit(number), augment=self.settings.augment)
+
+    def held_out(self, unit: int) -> list[Tensor]:
+        """Return 8 crops of the pictures held out, or of those trained on where none are."""
+        words = [self._words(Purpose.VALIDATE, place) for place in range(HELD_OUT)]
+        chosen = [
+            self.held[k % len(self.held)] if self.held else self._choose(word[0], 0)
+            for k, word in enumerate(words)
+        ]
+        size = min(self.settings.batch_size, HELD_OUT)
+        return [
+            self._cut(chosen[k : k + size], words[k : k + size], unit, augment=False)
+            for k in range(0, HELD_OUT, size)
+        ]
+
+    def measure(self) -> ValueRange | None:
+        """Return the range of the values where they are floats that leave [0, 1]."""
+        return measured_range(self.pictures)
+
+    def _words(self, purpose: int, number: int) -> list[int]:
+        """Return four words of 32 bits for a crop: which picture, row, column, orientation."""
+        state = hash_key(Key(self.settings.seed, purpose, number))
+        return [int(mix((state + 0x9E3779B9 * place) & WORD)) for place in range(4)]
+
+    def _choose(self, word: int, number: int) -> int:
+        """Return the picture for a crop, in proportion to its area, or one of those now held."""
+        slots = self.pictures.slots
+        if not slots:
+            return self.used[bisect_right(self.ends, word * self.ends[-1] >> 32)]
+        slot = word % slots
+        stay = (number + slot * STAY) // (STAY * slots)  # slots change their picture in turn
+        word = hash_key(Key(self.settings.seed, _SLOT, stay * slots + slot))
+        return self.used[word % len(self.used)]
+
+    def _cut(
+        self, chosen: list[int], words: list[list[int]], unit: int, *, augment: bool
+    ) -> Tensor:
+        """Return one crop of each chosen picture, float (B, C, side, side) on the 0..1 scale."""
+        arrays = [self.pictures.read(index) for index in chosen]
+        shortest = min(min(array.shape[1:]) for array in arrays)
+        self._check_side(shortest)
+        side = min(self.settings.crop, shortest)
+        side = side // unit * unit or side
+        crops = [
+            _crop(array, side, word, augment) for array, word in zip(arrays, words, strict=True)
+        ]
+        if len({crop.dtype for crop in crops}) == 1:
+            return self._scaled(np.stack(crops))
+        return torch.cat([self._scaled(crop[None]) for crop in crops])
+
+    def _check_side(self, shortest: int) -> None:
+        if shortest < self.smallest:
+            raise SizeError(
+                f"a picture has a side of {shortest} pixels; {self.smallest} or more are needed "
+                "at this train_stride; leave it out"
+            )
+
+    def _scaled(self, crops: Array) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(crops))
+        return to_batch(tensor, value_range=self.value_range)[0]
+
+
+def _crop(array: Array, side: int, words: list[int], augment: bool) -> Array:
+    """Return a square of (C, H, W), flipped and transposed by the bits of the last word."""
+    row = words[1] * (array.shape[1] - side + 1) >> 32
+    col = words[2] * (array.shape[2] - side + 1) >> 32
+    crop = array[:, row : row + side, col : col + side]
+    if augment:
+        crop = crop[:, ::-1] if words[3] & 1 else crop
+        crop = crop[:, :, ::-1] if words[3] & 2 else crop
+        crop = crop.swapaxes(1, 2) if words[3] & 4 else crop
+    return crop
