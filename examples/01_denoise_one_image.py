@@ -13,7 +13,7 @@ from pathlib import Path
 from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.images import ImageFile, read_image, write_image
 from masked_denoise.metrics import score
-from masked_denoise.panel import side_by_side
+from masked_denoise.report.panel import side_by_side
 from masked_denoise.samples import sample_path
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.images import ImageFile, find_images, output_path, read_image, write_image
-from masked_denoise.panel import side_by_side
+from masked_denoise.report.panel import side_by_side
 from masked_denoise.samples import list_samples, sample_path
 
 

@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from masked_denoise import AsymmetricMaskDenoiser, images, plan
-from masked_denoise.batch import Done, denoise_files, fit_models, fits_format, new_denoiser
+from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.errors import (
     DataError,
     ImageReadError,
@@ -24,10 +23,12 @@ from masked_denoise.errors import (
     UnknownNameError,
 )
 from masked_denoise.images import ImageFile, read_image, write_image
-from masked_denoise.panel import side_by_side
-from masked_denoise.plan import Task, check_writable, make_plan, write_text
-from masked_denoise.preview import expected_seconds, make_preview, telling_crop
-from masked_denoise.survey import Failure, Picture, by_channels, survey
+from masked_denoise.jobs import plan
+from masked_denoise.jobs.batch import Done, denoise_files, fit_models, fits_format, new_denoiser
+from masked_denoise.jobs.plan import Task, check_writable, make_plan, write_text
+from masked_denoise.jobs.preview import expected_seconds, make_preview, telling_crop
+from masked_denoise.jobs.survey import Failure, Picture, by_channels, survey
+from masked_denoise.report.panel import side_by_side
 
 RANDOM = np.random.default_rng(3)
 Array = NDArray[Any]

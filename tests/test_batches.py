@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from masked_denoise import pictures as pictures_module
-from masked_denoise.batches import Batches, LoaderBatches, as_batches
-from masked_denoise.crops import CropBatches
 from masked_denoise.errors import DataError, ImageReadError, PixelError, SizeError
 from masked_denoise.images import ImageFile, write_image
-from masked_denoise.pictures import Pictures, image_of, split
-from masked_denoise.settings import FitSettings
+from masked_denoise.training import pictures as pictures_module
+from masked_denoise.training.batches import Batches, LoaderBatches, as_batches
+from masked_denoise.training.crops import CropBatches
+from masked_denoise.training.pictures import Pictures, image_of, split
+from masked_denoise.training.settings import FitSettings
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (5, 40, 52, 3), dtype=np.uint8)

@@ -18,9 +18,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import masked_denoise
-from masked_denoise import AsymmetricMaskDenoiser, demo
+from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.cli import app
 from masked_denoise.images import ImageFile, read_image, write_image
+from masked_denoise.jobs import demo
 
 Array = NDArray[Any]
 SOURCE = Path(masked_denoise.__file__).parents[1]

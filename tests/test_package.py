@@ -23,6 +23,7 @@ PUBLIC = [
     "RandomPartition",
     "Refinement",
     "create_backbone",
+    "from_pretrained",
     "list_backbones",
     "mask_loss",
     "register_backbone",

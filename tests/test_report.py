@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from masked_denoise import report
 from masked_denoise.errors import DataError, ImageWriteError, PixelError, SettingError, SizeError
-from masked_denoise.report import ReportEntry, write_report
+from masked_denoise.report import page as report
+from masked_denoise.report.page import ReportEntry, write_report
 
 VOID = {"meta", "img", "input"}
 

@@ -28,9 +28,9 @@ from masked_denoise.errors import (
 from masked_denoise.images import ImageFile, write_image
 from masked_denoise.metrics import psnr
 from masked_denoise.presets import PRESETS
-from masked_denoise.schedule import UNKNOWN, Schedule
-from masked_denoise.settings import FitSettings, fit_settings
-from masked_denoise.validation import Scores
+from masked_denoise.training.schedule import UNKNOWN, Schedule
+from masked_denoise.training.settings import FitSettings, fit_settings
+from masked_denoise.training.validation import Scores
 
 FAST: dict[str, Any] = {"batch_size": 2, "crop": 16, "progress": False}
 
@@ -561,7 +561,7 @@ def test_training_stops_when_the_score_falls(tmp_path: Path) -> None:
         def add(self, score: float, step: int, weights: dict[str, Tensor]) -> bool:
             return super().add(50.0 - step, step, weights)
 
-    from masked_denoise import train
+    from masked_denoise.training import loop as train
 
     original, train.Scores = train.Scores, Falling  # type: ignore[misc]
     try:

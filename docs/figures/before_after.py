@@ -1,4 +1,6 @@
-"""Make docs/images/before_after.jpg of what `masked-denoise demo` leaves.
+"""Make docs/images/before_after.jpg of what the demo leaves.
+
+Type first
 
     masked-denoise demo -o demo
     python docs/figures/before_after.py demo

@@ -1,7 +1,7 @@
 """Self-supervised image denoising with asymmetric masks: noisy images in, clean images out."""
 
 from .backbones import create_backbone, list_backbones, register_backbone
-from .denoiser import AsymmetricMaskDenoiser
+from .denoiser import AsymmetricMaskDenoiser, from_pretrained
 from .losses import mask_loss, smoothness_loss, total_loss
 from .pixels import PixelDownsample
 from .refine import Refinement
@@ -27,6 +27,7 @@ __all__ = [
     "RandomPartition",
     "Refinement",
     "create_backbone",
+    "from_pretrained",
     "list_backbones",
     "mask_loss",
     "register_backbone",

@@ -291,8 +291,8 @@ class AsymmetricMaskDenoiser(nn.Module):
         >>> denoiser.fit(np.random.rand(64, 64), steps=2, progress=False).history[-1]["step"]
         2
         """
-        from .settings import FitOptions, fit_settings
-        from .train import fit
+        from .training.loop import fit
+        from .training.settings import FitOptions, fit_settings
 
         given = {
             "steps": steps, "epochs": epochs, "minutes": minutes, "batch_size": batch_size,

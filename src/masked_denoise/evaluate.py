@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from .errors import DataError, MaskedDenoiseError, PixelError
 from .images import find_images, read_image
+from .jobs.survey import Failure
 from .metrics import score
-from .survey import Failure
 
 Array = NDArray[Any]
 Denoise = Callable[[Array], Array]

@@ -29,7 +29,7 @@ def demo(
     quiet: options.Quiet = False,
 ) -> None:
     """Denoise the samples; users read `HELP`."""
-    from ..demo import run_demo
+    from ..jobs.demo import run_demo
 
     terminal = Terminal(quiet)
     result = run_demo(

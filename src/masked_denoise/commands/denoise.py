@@ -15,10 +15,10 @@ from .preview import show_preview
 from .terminal import Terminal, duration, number, plain
 
 if TYPE_CHECKING:
-    from ..batch import Summary
-    from ..plan import Plan, Task
-    from ..report import ReportEntry
-    from ..survey import Picture
+    from ..jobs.batch import Summary
+    from ..jobs.plan import Plan, Task
+    from ..jobs.survey import Picture
+    from ..report.page import ReportEntry
     from .job import Models
 
     Partners = Mapping[Path, Path]  # clean picture by source
@@ -115,7 +115,7 @@ def denoise(
     quiet: options.Quiet = False,
 ) -> None:
     """Denoise pictures; users read `HELP`."""
-    from ..plan import make_plan
+    from ..jobs.plan import make_plan
 
     given = {
         "--fit": minutes,
@@ -144,7 +144,7 @@ def denoise(
 
 def _denoise(request: Request, plan: Plan) -> bool:
     """Do the whole job; return whether a file failed."""
-    from ..batch import denoise_files
+    from ..jobs.batch import denoise_files
 
     terminal = request.terminal
     if plan.skipped:
@@ -179,7 +179,7 @@ def _partners(request: Request, plan: Plan, pictures: Sequence[Picture]) -> Part
     from ..errors import DataError, ImageReadError, SizeError
     from ..evaluate import pair_files
     from ..images import find_images
-    from ..survey import survey
+    from ..jobs.survey import survey
 
     sources = [(task.source, task.root) for task in (*plan.tasks, *plan.skipped)]
     pairing = pair_files(sources, find_images(request.clean))
@@ -246,7 +246,7 @@ def _report(
 ) -> None:
     """Write the page."""
     from ..images import read_image
-    from ..report import ReportEntry, write_report
+    from ..report.page import ReportEntry, write_report
 
     seconds = {done.task: done.seconds for done in summary.done}
 

@@ -14,7 +14,7 @@ from .terminal import Terminal, plain
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..survey import Picture
+    from ..jobs.survey import Picture
 
 HELP = """Measure the noise of pictures: its level at each intensity, its spatial correlation.
 
@@ -55,8 +55,8 @@ def inspect(
     """Measure noise; users read `HELP`."""
     from ..errors import DataError
     from ..images import find_images
+    from ..jobs.survey import by_channels, kind_name, survey
     from ..noise import PATCH, measure_noise, plot_noise
-    from ..survey import by_channels, kind_name, survey
 
     terminal = Terminal(quiet)
     options.check_new_file(json_file, "--json", overwrite)

@@ -11,8 +11,8 @@ from .terminal import Terminal, duration, plain
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
-    from ..plan import Plan
-    from ..survey import Failure, Picture
+    from ..jobs.plan import Plan
+    from ..jobs.survey import Failure, Picture
 
     Models = Mapping[int, AsymmetricMaskDenoiser]
 
@@ -64,8 +64,8 @@ def given_models(request: Request) -> Models:
 
 def look_at(request: Request, plan: Plan, models: Models) -> tuple[list[Picture], list[Failure]]:
     """Return the pictures that can be denoised; name those that cannot, and why."""
-    from ..batch import fits_format
-    from ..survey import survey
+    from ..jobs.batch import fits_format
+    from ..jobs.survey import survey
 
     denoiser = next(iter(models.values()), None)
     targets = {task.source: task.target for task in plan.tasks}
@@ -84,8 +84,8 @@ def look_at(request: Request, plan: Plan, models: Models) -> tuple[list[Picture]
 
 def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models:
     """Return a denoiser for each kind of picture, fitted on them; stop where Ctrl-C stopped it."""
-    from ..batch import fit_models
-    from ..survey import by_channels, kind_name
+    from ..jobs.batch import fit_models
+    from ..jobs.survey import by_channels, kind_name
 
     groups = by_channels(pictures)
     budget = duration(60 * minutes) if request.steps is None else f"{request.steps} steps"

@@ -104,7 +104,7 @@ def check_new_file(path: Path | None, option: str, overwrite: bool) -> None:
     if path is None:
         return
     from ..errors import ImageWriteError, SettingError
-    from ..plan import check_writable
+    from ..jobs.plan import check_writable
 
     if path.is_dir():
         raise ImageWriteError(f"{option} {path} is a folder; give a file")
@@ -116,7 +116,7 @@ def check_new_file(path: Path | None, option: str, overwrite: bool) -> None:
 def check_new_folder(path: Path, option: str, overwrite: bool, hint: str = "--overwrite") -> None:
     """Raise unless a folder can be filled there that is new or empty, or may be replaced."""
     from ..errors import SettingError
-    from ..plan import check_writable
+    from ..jobs.plan import check_writable
 
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise SettingError(f"{option} {path} is not empty; give another folder, or {hint}")
@@ -125,6 +125,6 @@ def check_new_folder(path: Path, option: str, overwrite: bool, hint: str = "--ov
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write plain values as JSON, whole or not at all; infinite numbers are not allowed in it."""
-    from ..plan import write_text
+    from ..jobs.plan import write_text
 
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -8,7 +8,7 @@ from .job import Request, fit, given_models, look_at
 from .terminal import duration, plain
 
 if TYPE_CHECKING:
-    from ..plan import Plan
+    from ..jobs.plan import Plan
 
 PREVIEW_MINUTES = 0.25
 
@@ -16,8 +16,8 @@ PREVIEW_MINUTES = 0.25
 def show_preview(request: Request, plan: Plan) -> bool:
     """Write the picture and tell the time; return whether a file could not be used."""
     from ..errors import SettingError
-    from ..preview import expected_seconds, make_preview
-    from ..survey import by_channels
+    from ..jobs.preview import expected_seconds, make_preview
+    from ..jobs.survey import by_channels
 
     models = given_models(request)
     pictures, failures = look_at(request, plan, models)

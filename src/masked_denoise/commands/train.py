@@ -13,7 +13,7 @@ from .options import FITTING
 from .terminal import Terminal, duration, number, plain
 
 if TYPE_CHECKING:
-    from ..survey import Failure, Picture
+    from ..jobs.survey import Failure, Picture
 
 HELP = """Train a model on noisy pictures alone, to be used with `denoise --model`.
 
@@ -80,8 +80,8 @@ def train(
     quiet: options.Quiet = False,
 ) -> None:
     """Train a model; users read `HELP`."""
-    from ..batch import new_denoiser
     from ..images import find_images
+    from ..jobs.batch import new_denoiser
 
     terminal = Terminal(quiet)
     budgets = [value for value in (minutes, steps, epochs) if value is not None]
@@ -125,7 +125,7 @@ def _look_at(terminal: Terminal, files: Sequence[Path]) -> tuple[list[Picture], 
         DataError: there is none, or they differ in channels.
     """
     from ..errors import DataError
-    from ..survey import by_channels, kind_name, survey
+    from ..jobs.survey import by_channels, kind_name, survey
 
     with terminal.track("reading", len(files)) as advance:
         pictures, failures = survey(files, on_file=advance)
@@ -149,7 +149,7 @@ def _too_small(pictures: Sequence[Picture], smallest: int) -> list[Failure]:
         SizeError: that is all of them.
     """
     from ..errors import SizeError
-    from ..survey import Failure
+    from ..jobs.survey import Failure
 
     small = [one for one in pictures if min(one.height, one.width) < smallest]
     if len(small) == len(pictures):

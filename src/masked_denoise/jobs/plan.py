@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DataError, ImageWriteError, MaskedDenoiseError, SettingError
-from .images import SUFFIXES, find_images, output_paths
+from ..errors import DataError, ImageWriteError, MaskedDenoiseError, SettingError
+from ..images import SUFFIXES, find_images, output_paths
 
 _TRIAL = bytes(1 << 16)
 

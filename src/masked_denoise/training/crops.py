@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import SizeError
+from ..errors import SizeError
+from ..scheme import WORD, Key, Purpose, hash_key, mix
+from ..values import ValueRange, to_batch
 from .pictures import Array, Pictures, measured_range
-from .scheme import WORD, Key, Purpose, hash_key, mix
 from .settings import FitSettings
-from .values import ValueRange, to_batch
 
 Unit = Callable[[int], int]  # number of a batch -> sides of its crops are multiples of this
 

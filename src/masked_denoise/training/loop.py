@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..checkpoint import FORMAT, recipe_of, save_model
+from ..errors import SettingError, TrainingError
+from ..scheme import Key, Purpose
 from .batches import Batches, as_batches
-from .checkpoint import FORMAT, recipe_of, save_model
-from .errors import SettingError, TrainingError
 from .learner import Learner
 from .schedule import Schedule
-from .scheme import Key, Purpose
 from .session import Interrupt, borrowed_accelerator
 from .settings import FitOptions, FitSettings
 from .states import StateFiles, check_same_run, state_to_resume
@@ -27,7 +27,7 @@ from .validation import CleanPairs, FixedMasks, Scores, Validation
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from .denoiser import AsymmetricMaskDenoiser
+    from ..denoiser import AsymmetricMaskDenoiser
 
 LOG_EVERY = 20  # steps between looks at the loss: each waits for the device
 SNAPSHOT_EVERY = 100  # steps between copies of a state that is known to be good

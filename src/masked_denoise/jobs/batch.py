@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import DataError, ImageWriteError, MaskedDenoiseError
-from .images import SUFFIXES, ImageFile, read_image, write_image
+from ..errors import DataError, ImageWriteError, MaskedDenoiseError
+from ..images import SUFFIXES, ImageFile, read_image, write_image
 from .plan import Task
 from .survey import Failure, Picture, by_channels
 
 if TYPE_CHECKING:
-    from .denoiser import AsymmetricMaskDenoiser
+    from ..denoiser import AsymmetricMaskDenoiser
 
 Models = Mapping[int, "AsymmetricMaskDenoiser"]
 
@@ -48,7 +48,7 @@ def fits_format(
 
     It raises SettingError where not, for example for 16 bits or alpha as JPEG.
     """
-    from .images import encode
+    from ..images import encode
 
     def check(path: Path, image: ImageFile) -> None:
         corner = image.pixels[:1, :1]
@@ -163,7 +163,7 @@ def new_denoiser(
     """Return a denoiser whose first weights are decided by the seed, whatever was drawn before."""
     import torch
 
-    from .denoiser import AsymmetricMaskDenoiser
+    from ..denoiser import AsymmetricMaskDenoiser
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

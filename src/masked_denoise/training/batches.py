@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from ..errors import DataError, PixelError
+from ..scheme import Key, hash_key
+from ..values import ValueRange, to_batch
 from .crops import CropBatches, Unit
-from .errors import DataError, PixelError
 from .pictures import (
     Pictures,
     image_of,
@@ -23,9 +25,7 @@ from .pictures import (
     range_of,
     split,
 )
-from .scheme import Key, hash_key
 from .settings import FitSettings
-from .values import ValueRange, to_batch
 
 _EPOCH, _FETCH = 33, 34  # purposes of the random streams of this module
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import SettingError
+from ..errors import SettingError
 
 BUDGETS = ("steps", "epochs", "minutes")
 DEFAULT_MINUTES = 2.0

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masked_denoise.errors import DataError, ImageWriteError, PixelError, SettingError, SizeError
-from masked_denoise.report_page import Number, Row, definitions, page
+from masked_denoise.report.html import Number, Row, definitions, page
 
 Unit = NDArray[np.float32]  # (H, W) or (H, W, 3), black at 0, white at 1
 

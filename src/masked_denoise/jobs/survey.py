@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import MaskedDenoiseError, PixelError, SettingError, SizeError
-from .images import ImageFile, read_image
+from ..errors import MaskedDenoiseError, PixelError, SettingError, SizeError
+from ..images import ImageFile, read_image
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from .errors import DataError, PixelError, SizeError
+from ..errors import DataError, PixelError, SizeError
+from ..scheme import Purpose
 from .pictures import Array
-from .scheme import Purpose
 
 if TYPE_CHECKING:
-    from .denoiser import AsymmetricMaskDenoiser
+    from ..denoiser import AsymmetricMaskDenoiser
 
 Image = Tensor | Array
 
@@ -79,7 +79,7 @@ class CleanPairs:
 
     def score(self, denoiser: AsymmetricMaskDenoiser, smoothness: float | None = None) -> float:
         """Return the mean PSNR in dB, whatever the stage."""
-        from .metrics import psnr
+        from ..metrics import psnr
 
         low, high = denoiser.value_range or (0.0, 1.0)
         total = 0.0
@@ -181,8 +181,8 @@ class Scores:
 
 def _read_pairs(noisy: Path, clean: Path) -> list[tuple[Array, Array]]:
     """Return the pictures of two folders that belong together."""
-    from .evaluate import find_pairs
-    from .images import read_image
+    from ..evaluate import find_pairs
+    from ..images import read_image
 
     found = find_pairs(noisy, clean).pairs
     return [(read_image(pair.image).pixels, read_image(pair.clean).pixels) for pair in found]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .errors import SettingError
+from ..errors import SettingError
 from .settings import FitOptions, FitSettings
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import DataError, ImageReadError, PixelError, SizeError
-from .values import ValueRange, to_batch
+from ..errors import DataError, ImageReadError, PixelError, SizeError
+from ..values import ValueRange, to_batch
 
 Array = NDArray[Any]
 Paths = str | Path | Iterable[str | Path]
@@ -153,7 +153,7 @@ def pictures_in_files(paths: Paths, channels: int) -> Pictures:
         DataError: there are no images.
         SizeError: a picture has another number of channels.
     """
-    from .images import find_images
+    from ..images import find_images
 
     files = [file for file, _ in find_images(paths)]
     arrays: list[Array] = []
@@ -256,7 +256,7 @@ def _held_in_part(files: list[Path], known: list[Array], channels: int) -> Pictu
 
 
 def _read_file(file: Path, channels: int) -> Array:
-    from .images import read_image
+    from ..images import read_image
 
     pixels = read_image(file).pixels
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels

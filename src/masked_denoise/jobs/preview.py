@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import SUFFIXES, ImageFile, encode, read_image, write_image
-from .panel import display, side_by_side
+from ..images import SUFFIXES, ImageFile, encode, read_image, write_image
+from ..report.panel import display, side_by_side
 from .survey import Picture
 
 if TYPE_CHECKING:
-    from .denoiser import AsymmetricMaskDenoiser
+    from ..denoiser import AsymmetricMaskDenoiser
 
 Array = NDArray[Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError, PixelError, SettingError, SizeError
+from ..errors import DataError, PixelError, SettingError, SizeError
 
 Array = NDArray[Any]
 

@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint import load_state, recipe_of, save_state
-from .errors import CheckpointError
+from ..checkpoint import load_state, recipe_of, save_state
+from ..errors import CheckpointError
 from .settings import FitOptions, FitSettings
 
 if TYPE_CHECKING:
-    from .denoiser import AsymmetricMaskDenoiser
+    from ..denoiser import AsymmetricMaskDenoiser
 
 SAVE_SECONDS = 60.0  # a checkpoint so often ...
 SAVE_SHARE = 0.02  # ... or so much less often that writing takes at most this share of the time

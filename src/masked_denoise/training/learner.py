@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import load_weights
-from .errors import BackboneError
-from .scheme import Key, hash_key
+from ..checkpoint import load_weights
+from ..errors import BackboneError
+from ..scheme import Key, hash_key
 from .settings import FitSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from .denoiser import AsymmetricMaskDenoiser
+    from ..denoiser import AsymmetricMaskDenoiser
 
 EMA_RISE = 10.0  # steps over which the decay of the average rises: step / (step + EMA_RISE)
 _NETWORK = 64  # purpose of the random stream for what networks draw, plus the process

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import ImageWriteError
+from ..images import ImageFile, read_image, write_image
+from ..metrics import score
+from ..report.page import ReportEntry, write_report
+from ..report.panel import side_by_side
+from ..samples import list_samples, sample_path
 from .batch import denoise_files, fit_models
-from .errors import ImageWriteError
-from .images import ImageFile, read_image, write_image
-from .metrics import score
-from .panel import side_by_side
 from .plan import Task, check_writable
-from .report import ReportEntry, write_report
-from .samples import list_samples, sample_path
 from .survey import survey
 
 MINUTES = 1.0
