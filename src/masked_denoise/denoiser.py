@@ -435,18 +435,20 @@ class AsymmetricMaskDenoiser(nn.Module):
         """
         height, width = filled.shape[2:]
         multiple = self.traits.size_multiple
-        padded = _turned(reflect_pad(filled, -height % multiple, -width % multiple), turn)
-        if self.traits.channels_last:
-            padded = padded.contiguous(memory_format=torch.channels_last)
-        dtype = next(self.backbone.parameters(), padded).dtype
-        output: Tensor = self.backbone(padded.to(dtype))
-        if output.shape != padded.shape:
+        image = reflect_pad(filled, -height % multiple, -width % multiple)
+        layout = torch.channels_last if self.traits.channels_last else torch.contiguous_format
+        image = image.contiguous(memory_format=layout)  # z, net(z) and gradients in one layout
+        dtype = next(self.backbone.parameters(), image).dtype
+        seen = _turned(image, turn).to(dtype).contiguous(memory_format=layout)
+        output: Tensor = self.backbone(seen)
+        if output.shape != seen.shape:
             raise BackboneError(
-                f"the backbone turned {tuple(padded.shape)} into {tuple(output.shape)}; the shape "
+                f"the backbone turned {tuple(seen.shape)} into {tuple(output.shape)}; the shape "
                 "must stay as it is"
             )
-        output = _turned(output, turn, back=True)[:, :, :height, :width].to(filled.dtype)
-        return filled + output if self.residual else output
+        output = _turned(output, turn, back=True).to(filled.dtype)
+        prediction = image + output if self.residual else output
+        return prediction[:, :, :height, :width]
 
     def _find_traits(self) -> Traits:
         """Return what is registered of a named backbone, and what a trial shows of any other."""
