@@ -401,12 +401,15 @@ def test_a_real_ctrl_c_while_fitting(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [*command, "--fit", "20"], cwd=tmp_path, env=environment, stderr=stream
         )
-    deadline = time.monotonic() + 120
-    while "step" not in errors.read_text() and time.monotonic() < deadline:
-        assert process.poll() is None, errors.read_text()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130, errors.read_text()
+    try:
+        deadline = time.monotonic() + 120
+        while "step" not in errors.read_text() and time.monotonic() < deadline:
+            assert process.poll() is None, errors.read_text()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130, errors.read_text()
+    finally:
+        process.kill()
     assert "Traceback" not in errors.read_text()
     assert not (tmp_path / "b.png").exists()
 

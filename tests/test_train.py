@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+import masked_denoise
 from masked_denoise import AsymmetricMaskDenoiser, Checkerboard, RandomPartition
 from masked_denoise.denoiser import from_pretrained
 from masked_denoise.errors import (
@@ -639,9 +640,15 @@ def _train_one_of_two(folder: str) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    from accelerate import debug_launcher
-
-    debug_launcher(_train_one_of_two, (str(tmp_path),), num_processes=2)
+    # In a new process: one that has computed with several threads must not fork.
+    code = (
+        "import sys; from accelerate import debug_launcher; import test_train; "
+        "debug_launcher(test_train._train_one_of_two, (sys.argv[1],), num_processes=2)"
+    )
+    places = [str(Path(__file__).parent), str(Path(masked_denoise.__file__).parents[1])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    subprocess.run(command, env=environment, check=True, timeout=240)
     (first, history), (second, same_history) = (
         torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
     )
