@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# The tensors of the tests are small: threads cost more than they give, most of all on a busy machine.
+# The tensors of the tests are small: more threads cost more than they give.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would every program
