@@ -1,4 +1,4 @@
-"""What `import masked_denoise` costs on top of `import torch`: best of several new processes.
+"""What `from masked_denoise import *` costs over `import torch`: best of several new processes.
 
 python benchmarks/import_time.py
 """
@@ -22,5 +22,5 @@ def seconds(code: str) -> float:
 
 
 if __name__ == "__main__":
-    torch, both = seconds("import torch"), seconds("import torch, masked_denoise")
+    torch, both = seconds("import torch"), seconds("import torch; from masked_denoise import *")
     print(f"import torch {torch:.3f} s, with masked_denoise {both:.3f} s: {both - torch:+.3f} s")

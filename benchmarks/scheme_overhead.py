@@ -3,8 +3,9 @@
     python benchmarks/scheme_overhead.py
 
 Times a full step (downsampling, mask, fill, network, mask loss, backward, clipping, AdamW) against
-the same step of the same network, optimizer and plain L1 on sub-images made beforehand, in turns
-A B A B, and prints the medians and the median of the pairwise ratios.
+the same step of the same network, optimizer and plain L1 on sub-images made beforehand. Steps come
+in blocks of one kind, as in a training run (each kind settles its own use of memory and caches),
+and the blocks in turns A B A B. Printed are the medians over all steps of a kind, and their ratio.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from masked_denoise import AsymmetricMaskDenoiser, PixelDownsample
+from masked_denoise.memory import held_memory
 
 
 def main() -> None:
@@ -28,7 +30,8 @@ def main() -> None:
     ask.add_argument("--batch", type=int, default=2)
     ask.add_argument("--crop", type=int, default=128)
     ask.add_argument("--stride", type=int, default=2)
-    ask.add_argument("--pairs", type=int, default=60)
+    ask.add_argument("--pairs", type=int, default=60, help="of blocks")
+    ask.add_argument("--block", type=int, default=4, help="steps of one kind in a row")
     ask.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     ask.add_argument("--json")
     args = ask.parse_args()
@@ -50,11 +53,14 @@ def main() -> None:
     counter = iter(range(10**9))
     full = lambda: step(denoiser(image, step=next(counter)))
     plain = lambda: step((ready + network(ready) - target).abs().mean())
-    for _ in range(5):
-        seconds(full), seconds(plain)
-    times = [(seconds(full), seconds(plain)) for _ in range(args.pairs)]
-    a, b = (statistics.median(column) for column in zip(*times, strict=True))
-    ratio = statistics.median(x / y for x, y in times)
+    times: tuple[list[float], list[float]] = ([], [])
+    with held_memory():  # as `fit` does
+        block(full, 5), block(plain, 5)
+        for _ in range(args.pairs):
+            times[0].extend(block(full, args.block))
+            times[1].extend(block(plain, args.block))
+    a, b = map(statistics.median, times)
+    ratio = a / b
     result = {**vars(args), "full_ms": a * 1e3, "plain_ms": b * 1e3, "overhead": ratio - 1}
     print(
         f"{args.backbone}, batch {args.batch}, crop {args.crop}, stride {args.stride}, "
@@ -66,10 +72,15 @@ def main() -> None:
             json.dump(result, file, indent=1)
 
 
-def seconds(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
+def block(run: Callable[[], None], steps: int) -> list[float]:
+    """Return the seconds of `steps` runs in a row, after one that is not counted."""
     run()
-    return time.perf_counter() - start
+    times = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return times
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ start = time.perf_counter()
 import torch
 middle = time.perf_counter()
 before = set(sys.modules)
-import masked_denoise
+from masked_denoise import *
 end = time.perf_counter()
 print(json.dumps([middle - start, end - middle, sorted(set(sys.modules) - before)]))
 """
@@ -77,6 +77,17 @@ def test_import_costs_little_over_torch(first_import: tuple[float, float, set[st
     while not any(more < 0.25 * base + 0.2 for base, more in trials):
         assert len(trials) < 3, f"(torch, on top of it) in seconds: {trials}"
         trials.append(measure()[:2])
+
+
+def test_a_public_name_is_loaded_when_it_is_used() -> None:
+    """The command's help need not wait for torch, and a wrong name fails as it does elsewhere."""
+    code = (
+        "import masked_denoise, sys; assert 'torch' not in sys.modules; masked_denoise.MaskScheme"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert set(PUBLIC) <= set(dir(masked_denoise))
+    with pytest.raises(AttributeError, match="no attribute 'Maskscheme'"):
+        masked_denoise.Maskscheme  # noqa: B018
 
 
 def test_version_is_pep_440() -> None:

@@ -15,6 +15,7 @@ from .backbones import backbone_info, create_backbone
 from .errors import BackboneError, SettingError, SizeError
 from .inference import TILE, denoise_batch
 from .losses import LossKind, mask_loss, total_loss
+from .memory import held_memory
 from .ops import fill_hidden, merge_branches
 from .pixels import Grid, PixelDownsample, outside, reflect_pad
 from .presets import preset as named_preset
@@ -383,10 +384,11 @@ class AsymmetricMaskDenoiser(nn.Module):
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
-            result = denoise_batch(
-                self, batch.to(device), passes=passes, seed=seed, tile=tile,
-                bad=None if bad is None else bad.to(device), strength=strength,
-            )  # fmt: skip
+            with held_memory():
+                result = denoise_batch(
+                    self, batch.to(device), passes=passes, seed=seed, tile=tile,
+                    bad=None if bad is None else bad.to(device), strength=strength,
+                )  # fmt: skip
         finally:
             for module, training in modes:
                 module.training = training

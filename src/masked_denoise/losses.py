@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .errors import SettingError, SizeError
+from .ops import cpu
 
 LossKind = Literal["l1", "l2"]
 
@@ -53,18 +54,26 @@ class _MaskedDistance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, target: Tensor, scored: Tensor, kind: LossKind) -> Tensor:
-        error = (output - target).masked_fill_(~scored, 0.0)
-        count = (scored.sum() * output.shape[1]).clamp_min(1)
-        ctx.save_for_backward(error, count)
-        ctx.kind, ctx.dtypes = kind, (output.dtype, target.dtype)
-        distance = error.abs() if kind == "l1" else error.float().square()
-        return distance.sum(dtype=torch.float32) / count
+        if output.device.type == "cpu":
+            error, number = cpu.error_where(output, target, scored)
+            scale: Any = 1 / max(number * output.shape[1], 1)
+        else:
+            error = torch.where(scored, output - target, 0.0)
+            scale = 1 / (scored.sum() * output.shape[1]).clamp_min(1)
+        ctx.save_for_backward(error)
+        ctx.scale, ctx.kind, ctx.dtypes = scale, kind, (output.dtype, target.dtype)
+        if kind == "l1":
+            distance: Tensor = torch.linalg.vector_norm(error, 1, dtype=torch.float32)
+        else:
+            distance = error.float().square().sum()
+        return distance.mul(scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        error, count = ctx.saved_tensors
-        slope = (error.sign() if ctx.kind == "l1" else 2 * error.float()) * (grad / count)
+        (error,) = ctx.saved_tensors
+        slope = error.sign() if ctx.kind == "l1" else 2 * error.float()
+        slope = slope * (grad * ctx.scale)
         first, second = ctx.needs_input_grad[:2]
         return (
             slope.to(ctx.dtypes[0]) if first else None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import torch
 from einops import rearrange
@@ -47,6 +48,17 @@ class Grid:
     def device(self) -> torch.device:
         """Where the coordinates, and so the masks made from them, live."""
         return self.row.device
+
+    @cached_property
+    def bits_of_columns(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where each column finds its bit, when 32 neighbouring columns share a 32-bit word.
+
+        (1, 1, 1, M): numbers of the words, in the whole image; int64 (N, 1, 1, w): place of a
+        column's word among them; int32 (N, 1, 1, w): its bit in that word.
+        """
+        first, end = self.columns[0] >> 5, (self.columns[1] + 31) >> 5
+        block = torch.arange(first, end, device=self.device).view(1, 1, 1, -1)
+        return block, (self.col >> 5) - first, (self.col & 31).to(torch.int32)
 
 
 class PixelDownsample:
@@ -152,24 +164,42 @@ class PixelDownsample:
         s = self.stride
         if origin[0] % s or origin[1] % s:
             raise SettingError(f"origin {origin} must be a multiple of the stride, {s}")
+        place = torch.empty(0, device=device).device
         if isinstance(sample, int):
-            sample = torch.arange(sample, sample + batch, device=device)
+            return _places(batch, size, sample, origin, s, place)
         if sample.shape != (batch,):
             raise SizeError(f"{sample.numel()} sample indices came for {batch} images")
-        offset = torch.arange(s * s, device=device).repeat(batch)
-        sub_row = torch.arange(-(-size[0] // s), device=device).view(1, 1, -1, 1)
-        sub_col = torch.arange(-(-size[1] // s), device=device).view(1, 1, 1, -1)
-        sub_row, sub_col = sub_row + origin[0] // s, sub_col + origin[1] // s
-        return Grid(
-            sample=sample.to(device, torch.int64).repeat_interleave(s * s).view(-1, 1, 1, 1),
-            row=sub_row * s + (offset // s).view(-1, 1, 1, 1),
-            col=sub_col * s + (offset % s).view(-1, 1, 1, 1),
-            sub_row=sub_row,
-            sub_col=sub_col,
-            stride=s,
-            rows=(origin[0], origin[0] + s * sub_row.shape[2]),
-            columns=(origin[1], origin[1] + s * sub_col.shape[3]),
-        )
+        sample = sample.to(place, torch.int64).repeat_interleave(s * s).view(-1, 1, 1, 1)
+        return replace(_places(batch, size, 0, origin, s, place), sample=sample)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _places(
+    batch: int,
+    size: tuple[int, int],
+    sample: int,
+    origin: tuple[int, int],
+    stride: int,
+    device: torch.device,
+) -> Grid:
+    """Return the grid of images with consecutive numbers; training asks for one at every step."""
+    s = stride
+    samples = torch.arange(sample, sample + batch, device=device)
+    offset = torch.arange(s * s, device=device).repeat(batch)
+    sub_row = torch.arange(-(-size[0] // s), device=device).view(1, 1, -1, 1)
+    sub_col = torch.arange(-(-size[1] // s), device=device).view(1, 1, 1, -1)
+    sub_row, sub_col = sub_row + origin[0] // s, sub_col + origin[1] // s
+    return Grid(
+        sample=samples.repeat_interleave(s * s).view(-1, 1, 1, 1),
+        row=sub_row * s + (offset // s).view(-1, 1, 1, 1),
+        col=sub_col * s + (offset % s).view(-1, 1, 1, 1),
+        sub_row=sub_row,
+        sub_col=sub_col,
+        stride=s,
+        rows=(origin[0], origin[0] + s * sub_row.shape[2]),
+        columns=(origin[1], origin[1] + s * sub_col.shape[3]),
+    )
 
 
 def outside(grid: Grid, end: tuple[int, int]) -> Tensor | None:

@@ -6,18 +6,22 @@ hash: the same bits on every device, and no random number generator is read or m
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import SettingError, unknown_name
 from .pixels import Grid
 
 WORD = 0xFFFFFFFF
+ROW, COLUMN = 0x68E31DA4, 0x35294E57  # tell the stages of the hash apart
 NOBODY = 255
 Fill = Literal["mean", "zero", "neighbor"] | float
 Word = TypeVar("Word", int, Tensor)
+Words = NDArray[Any]
 
 
 class Key(NamedTuple):
@@ -61,11 +65,37 @@ def hash_pixels(key: Key, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
     """Return one 32-bit word (int64) for each (sample, row, col), of their broadcast shape.
 
     Coordinates are mixed one after another, so that no linear index can overflow; all 64 bits of
-    the sample are taken in.
+    the sample are taken in. On a CPU numpy does the same: its calls cost less than torch's.
     """
+    if sample.device.type == "cpu":
+        return _hash_array(key, sample.numpy(), row.numpy(), col.numpy())
+    return _hash_tensor(key, sample, row, col)
+
+
+def _hash_tensor(key: Key, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
     word = mix((sample & WORD) ^ mix(sample >> 32 & WORD) ^ hash_key(key))
-    word = mix(((word + row) & WORD) ^ 0x68E31DA4)
-    return mix(((word + col) & WORD) ^ 0x35294E57)
+    word = mix(((word + row) & WORD) ^ ROW)
+    return mix(((word + col) & WORD) ^ COLUMN)
+
+
+def _hash_array(key: Key, sample: Words, row: Words, col: Words) -> Tensor:
+    """Return `_hash_tensor` of int64 arrays; 32-bit words need no cutting."""
+    high = _mix_array((sample >> 32).astype(np.uint32))
+    word = _mix_array(sample.astype(np.uint32) ^ high ^ np.uint32(hash_key(key)))
+    word = _mix_array((word + row.astype(np.uint32)) ^ np.uint32(ROW))
+    word = _mix_array((word + col.astype(np.uint32)) ^ np.uint32(COLUMN))
+    return torch.from_numpy(word.astype(np.int64))
+
+
+def _mix_array(word: Words) -> Words:
+    """Return `mix` of an array of uint32, which may be overwritten."""
+    word = np.atleast_1d(word)
+    word ^= word >> 16
+    word *= np.uint32(0x21F0AAAD)
+    word ^= word >> 15
+    word *= np.uint32(0x735A2D97)
+    word ^= word >> 15
+    return word
 
 
 def check_fill(fill: object, *, sparse: bool = False) -> None:
@@ -137,12 +167,10 @@ class MaskScheme:
 
     def coin(self, grid: Grid, key: Key) -> Tensor:
         """Return one random bit a pixel: uint8 (N, 1, h, w), 32 pixels drawn from each word."""
-        first, end = grid.columns
-        block = torch.arange(first >> 5, (end + 31) >> 5, device=grid.device).view(1, 1, 1, -1)
+        block, place, shift = grid.bits_of_columns
         words = hash_pixels(key, grid.sample, grid.row, block).to(torch.int32)
-        place = ((grid.col >> 5) - (first >> 5)).expand(words.shape[0], 1, words.shape[2], -1)
-        shift = (grid.col & 31).to(torch.int32)
-        return (words.gather(3, place) >> shift).bitwise_and_(1).to(torch.uint8)
+        picked = words.gather(3, place.expand(words.shape[0], 1, words.shape[2], -1))
+        return (picked >> shift).bitwise_and_(1).to(torch.uint8)
 
     def branch_of_step(self, key: Key) -> int:
         """Return the branch that training step `key.draw` runs, drawn from the hash of the step."""

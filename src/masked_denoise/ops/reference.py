@@ -36,58 +36,21 @@ def fill_hidden(image: Tensor, hidden: Tensor, fill: Fill, *, word: Tensor | Non
 
 
 def _fill_mean(image: Tensor, hidden: Tensor) -> Tensor:
-    """Fill with the mean of visible neighbours; the window grows for the few that have none."""
-    visible = image.masked_fill(hidden, 0.0)
+    """Fill with the mean of the visible pixels in the smallest window that has one."""
+    visible = torch.where(hidden, 0.0, image)
     weight = (~hidden).to(image.dtype)
-    count = _window_sum(weight, 1)
-    mean = _window_sum(visible, 1) / count.clamp_min(1)
-    filled = torch.where(hidden, mean, image)
-    lonely = (hidden & (count == 0)).nonzero()
-    for radius in (2, 3):
-        if not len(lonely):
-            return filled
-        value, found = _mean_around(visible, weight, lonely, radius)
-        place, _, row, col = lonely[found].unbind(1)
-        filled[place, :, row, col] = value[found]
-        lonely = lonely[~found]
     wide = torch.promote_types(image.dtype, torch.float32)  # half precision would overflow
-    total = visible.sum((2, 3), dtype=wide)
-    place, _, row, col = lonely.unbind(1)
-    average = total / weight.sum((2, 3), dtype=wide).clamp_min(1)
-    filled[place, :, row, col] = average.to(image.dtype)[place]
+    total = visible.sum((2, 3), keepdim=True, dtype=wide)
+    count = weight.sum((2, 3), keepdim=True, dtype=wide)
+    filled = torch.where(hidden, (total / count.clamp_min(1)).to(image.dtype), image)
+    for radius in (3, 2, 1):
+        total, count = _window_sum(visible, radius), _window_sum(weight, radius)
+        filled = torch.where(hidden & (count > 0), total / count.clamp_min(1), filled)
     return filled
 
 
-def _mean_around(
-    visible: Tensor, weight: Tensor, pixels: Tensor, radius: int
-) -> tuple[Tensor, Tensor]:
-    """Return the mean (M, C) of the visible pixels around each of M, and bool (M,): any seen.
-
-    Args:
-        visible: (N, C, h, w), zero where hidden.
-        weight: (N, 1, h, w), one where visible.
-        pixels: int64 (M, 4), the place of each pixel in `weight`.
-        radius: of the window.
-    """
-    place, _, row, col = pixels.unbind(1)
-    side = 2 * radius + 1
-    step = torch.arange(side * side, device=pixels.device)
-    row, col = row[:, None] + step // side - radius, col[:, None] + step % side - radius
-    height, width = weight.shape[2:]
-    inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
-    row, col = row.clamp(0, height - 1), col.clamp(0, width - 1)
-    index = (place[:, None] * height + row) * width + col
-    weights = weight.reshape(-1)[index] * inside
-    channel = torch.arange(visible.shape[1], device=pixels.device) * (height * width)
-    start = (place * visible.shape[1] * height * width)[:, None] + channel  # of a channel's plane
-    within = row * width + col
-    values = visible.reshape(-1)[start[:, :, None] + within[:, None]] * weights[:, None]
-    count = weights.sum(1)
-    return values.sum(2) / count.clamp_min(1)[:, None], count > 0
-
-
 def _window_sum(x: Tensor, radius: int) -> Tensor:
-    """Return the sum over a (2·radius+1)² window, zeros outside, in one pass for each direction."""
+    """Return the sum over a (2·radius+1)² window, zeros outside, one direction after the other."""
     for dim in (2, 3):
         size = x.shape[dim]
         total = x.clone()

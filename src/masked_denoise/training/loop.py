@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..checkpoint import FORMAT, recipe_of, save_model
 from ..errors import SettingError, TrainingError
+from ..memory import held_memory
 from ..scheme import Key, Purpose
 from .batches import Batches, as_batches
 from .learner import Learner
@@ -41,7 +42,7 @@ def fit(
     denoiser: AsymmetricMaskDenoiser, data: object, settings: FitSettings, options: FitOptions
 ) -> None:
     """Train the denoiser's backbone in place; see `AsymmetricMaskDenoiser.fit`."""
-    with borrowed_accelerator(settings, options) as accelerator:
+    with held_memory(), borrowed_accelerator(settings, options) as accelerator:
         process = (accelerator.process_index, accelerator.num_processes)
         accelerator.wait_for_everyone()  # an earlier run may still be writing
         state = state_to_resume(options)
