@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .atomic import write_whole
 from .errors import ImageWriteError, MissingExtraError
 from .values import ValueRange
 
@@ -133,14 +135,16 @@ def plot_noise(report: NoiseReport, path: str | os.PathLike[str]) -> Path:
     level, correlation = figure.subplots(1, 2)
     _draw_level(level, report)
     _draw_correlation(correlation, report)
+    path, data = Path(path), io.BytesIO()
     try:
-        figure.savefig(path, dpi=150)
+        figure.savefig(data, dpi=150, format=path.suffix[1:] or "png")
+        write_whole(path, data.getbuffer())
     except (OSError, ValueError) as error:
         raise ImageWriteError(
             f"the plot cannot be written to {os.fspath(path)}: {error}; choose a folder that "
             "exists and a name ending in .png, .svg or .pdf"
         ) from error
-    return Path(path)
+    return path
 
 
 def _draw_level(axes: Any, report: NoiseReport) -> None:

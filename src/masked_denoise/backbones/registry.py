@@ -11,7 +11,15 @@ from torch import nn
 
 from ..errors import SettingError, unknown_name
 
-_BUILT_IN = ("fast_unet", "unet")  # modules of this package; each registers its networks
+_BUILT_IN = (
+    "fast_unet",
+    "unet",
+    "restormer",
+    "nafnet",
+    "deamnet",
+    "dncnn",
+    "dbsn",
+)  # modules of this package; each registers its networks
 _KNOWN: dict[str, BackboneInfo] = {}
 
 

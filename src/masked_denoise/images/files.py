@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ..atomic import write_whole
 from ..errors import (
     DataError,
     ImageReadError,
@@ -76,25 +76,10 @@ def write_image(path: str | Path, image: ImageFile, *, quality: int = 95) -> Non
     except Exception as error:
         raise ImageWriteError(f"cannot write {path}: {error or type(error).__name__}") from error
     try:
-        _replace(path, data)
+        write_whole(path, data)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ImageWriteError(f"cannot write {path}: {reason}; choose another folder") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step; a failure leaves neither a part nor a temporary file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def find_images(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..atomic import write_whole
 from ..errors import DataError, ImageWriteError, MaskedDenoiseError, SettingError
 from ..images import SUFFIXES, find_images, output_paths
 
@@ -127,14 +127,8 @@ def write_text(path: str | Path, text: str) -> None:
         ImageWriteError: it cannot be written; an older file of that name is as it was.
     """
     path = Path(path)
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, text.encode())
     except OSError as error:
         raise ImageWriteError(
             f"cannot write {path}: {error.strerror or error}; choose another folder"

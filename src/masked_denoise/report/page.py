@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from masked_denoise.atomic import write_whole
 from masked_denoise.errors import DataError, ImageWriteError, PixelError, SettingError, SizeError
 from masked_denoise.report.html import Number, Row, definitions, page
 
@@ -263,13 +263,9 @@ def _data_url(picture: Unit) -> str:
 
 
 def _replace_file(target: Path, text: str) -> None:
-    """Write the text to a new file beside the target and put it in its place in one step."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, target)
+        write_whole(target, text.encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ImageWriteError(
             f"the report {target} cannot be written ({error.strerror or error}); "
             "check that the folder exists and is writable, or give another path"

@@ -1,0 +1,29 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Put `data` at `path` in one step, in a folder that is made where it is missing.
+
+    The data are on the disk before the name is, so that after a failure or a loss of power either
+    the older file or the new one is there, and nothing else.
+
+    Raises:
+        OSError: the disk is full, the folder cannot be written, and the like.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        with open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

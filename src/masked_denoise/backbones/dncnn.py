@@ -1,0 +1,46 @@
+"""DnCNN: a plain stack of convolutions that predicts the noise (Zhang et al. 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import SettingError
+from .registry import register_backbone
+
+
+@register_backbone(
+    "dncnn",
+    global_skip=True,
+    license="Apache-2.0",
+    source="Zhang et al. 2017 (arXiv:1608.03981)",
+    note="17 convolutions with batch normalisation at full resolution",
+)
+class DnCNN(nn.Module):
+    """Convolutions with batch normalisation; what comes out is the input minus their output.
+
+    (B, C, H, W) in, (B, C, H, W) out, of any size. Parameter names follow the layers of
+    arXiv:1608.03981 in one flat sequence.
+
+    Args:
+        channels: C.
+        width: features of every layer but the last.
+        depth: number of convolutions.
+    """
+
+    def __init__(self, channels: int = 3, *, width: int = 64, depth: int = 17) -> None:
+        super().__init__()
+        if depth < 2:
+            raise SettingError(f"depth is {depth}; at least 2 convolutions are needed")
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+        for _ in range(depth - 2):
+            layers += [
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.BatchNorm2d(width, eps=1e-4, momentum=0.9),
+                nn.ReLU(inplace=True),
+            ]
+        self.model = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return (B, C, H, W)."""
+        return image - self.model(image.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]

@@ -1,0 +1,150 @@
+"""The models that have a name: what they are, and where they are, each said once.
+
+This module holds facts and loads nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from ..errors import unknown_name
+
+OWNER_VARIABLE = "MASKED_DENOISE_HUB_OWNER"
+DEFAULT_OWNER = "masked-denoise"
+ORIGINALS = "https://github.com/lll143653/amsnet"
+"""The repository of the paper's authors, whose readme links the original weights."""
+
+_NOT_STATED = "no licence is stated for the weights; the code beside them is MIT"
+_RESTORMER = f"{_NOT_STATED}, the code Restormer was first published with non-commercial"
+
+
+def owner() -> str:
+    """Return the account on the Hub that holds the named models.
+
+    It is the environment variable `MASKED_DENOISE_HUB_OWNER`, or "masked-denoise".
+    """
+    return os.environ.get(OWNER_VARIABLE) or DEFAULT_OWNER
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A model with a name.
+
+    Attributes:
+        name: what `from_pretrained` takes.
+        backbone: name of its network.
+        arguments: of the network.
+        file: name of the trainer checkpoint that its authors published.
+        paper_psnr: dB on SIDD validation in the paper's Table 4.
+        paper_ssim: beside it in the table.
+        file_psnr: dB that the name of the published file says.
+        license: of the weights, as the Hub spells it.
+        license_note: what is known of the licence.
+        source: where the original is published.
+        training_data: what its authors trained it on.
+        revision: commit on the Hub; None until it is published there.
+        sha256: of `model.safetensors` at that commit; None until then.
+    """
+
+    name: str
+    backbone: str
+    file: str
+    paper_psnr: float
+    paper_ssim: float
+    file_psnr: float
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    license: str = "unknown"
+    license_note: str = _NOT_STATED
+    source: str = ORIGINALS
+    training_data: str = "the noisy pictures of SIDD-Medium (320), by the authors of the paper"
+    revision: str | None = None
+    sha256: str | None = None
+
+    @property
+    def repository(self) -> str:
+        """Return owner/name on the Hub."""
+        return f"{owner()}/{self.name}"
+
+    def published_numbers(self) -> dict[str, float]:
+        """Return the numbers as they were published; nobody measured them here."""
+        return {
+            "SIDD validation PSNR (dB), paper, Table 4": self.paper_psnr,
+            "SIDD validation SSIM, paper, Table 4": self.paper_ssim,
+            "SIDD validation PSNR (dB), name of the published file": self.file_psnr,
+        }
+
+    def convert_command(self) -> str:
+        """Return the command that turns the published file into a model folder."""
+        return f"masked-denoise convert {self.file} -o {self.name}"
+
+    def missing_message(self) -> str:
+        """Return where the original is and what to type, for when the model cannot be found."""
+        return (
+            f"the weights of '{self.name}' are neither in the cache nor on the Hub as "
+            f"{self.repository}. The original is {self.file}, which its authors link from the "
+            f"readme of {self.source}; download it and type `{self.convert_command()}`, then "
+            f'from_pretrained("local-dir:{self.name}")'
+        )
+
+
+def find_pretrained(name: str) -> PretrainedModel:
+    """Return a model of the table.
+
+    Raises:
+        UnknownNameError: none has that name; the nearest one is suggested.
+
+    >>> find_pretrained("amsnet-unet-sidd").arguments["width"]
+    128
+    """
+    if name not in PRETRAINED:
+        raise unknown_name("pretrained model", name, PRETRAINED)
+    return PRETRAINED[name]
+
+
+def _arguments(**arguments: object) -> Mapping[str, object]:
+    return MappingProxyType(arguments)
+
+
+_MODELS = (
+    PretrainedModel(
+        name="amsnet-restormer-sidd",
+        backbone="restormer",
+        arguments=_arguments(
+            dim=48, blocks=(4, 6, 6, 8), refinement_blocks=4, heads=(1, 2, 4, 8), expansion=2.66,
+            bias=False, norm_bias=False,
+        ),
+        file="restormer-sidd-val_avg_psnr=37.92.ckpt",
+        paper_psnr=37.93, paper_ssim=0.8948, file_psnr=37.92,
+        license_note=_RESTORMER,
+    ),
+    PretrainedModel(
+        name="amsnet-deamnet-sidd",
+        backbone="deamnet",
+        arguments=_arguments(width=64),
+        file="deamnet-sidd-val_avg_psnr=37.80.ckpt",
+        paper_psnr=37.80, paper_ssim=0.8923, file_psnr=37.80,
+    ),
+    PretrainedModel(
+        name="amsnet-nafnet-sidd",
+        backbone="nafnet",
+        arguments=_arguments(
+            width=32, encoder_blocks=(2, 2, 4, 8), middle_blocks=12, decoder_blocks=(2, 2, 2, 2),
+            expand=1, hidden=2,
+        ),
+        file="nafnet-sidd-val_avg_psnr=36.94.ckpt",
+        paper_psnr=37.10, paper_ssim=0.8814, file_psnr=36.94,
+    ),
+    PretrainedModel(
+        name="amsnet-unet-sidd",
+        backbone="unet",
+        arguments=_arguments(width=128),
+        file="unet-sidd-val_avg_psnr=36.94.ckpt",
+        paper_psnr=36.94, paper_ssim=0.8854, file_psnr=36.94,
+    ),
+)  # fmt: skip
+
+PRETRAINED: dict[str, PretrainedModel] = {model.name: model for model in _MODELS}
+"""The named models. DnCNN, the fifth network of Table 4, was never published."""
