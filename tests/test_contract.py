@@ -165,13 +165,17 @@ class LayoutCopies(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_feature_map_changes_its_layout(name: str) -> None:
-    """Shuffles move pixels, once each; nothing else copies a map that is channels last already."""
+    """Shuffles move pixels, once each; nothing else copies a map that is channels last already.
+
+    But for the gates of Restormer's ten blocks here: half of a map, for which GELU is then faster.
+    """
     network = small(name).eval().to(memory_format=torch.channels_last)
-    image = image_for(name).contiguous(memory_format=torch.channels_last)
-    with torch.no_grad(), LayoutCopies(image[0, 0].numel()) as copies:
+    image = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    smallest = 2 * image[0, 0].numel() + 1  # all feature maps have more; matrices have not
+    with torch.no_grad(), LayoutCopies(smallest) as copies:
         output = network(image)
     assert output.is_contiguous(memory_format=torch.channels_last)
-    assert copies.count <= {"restormer": 6, "nafnet": 4}.get(name, 0)
+    assert copies.count <= {"restormer": 6 + 10, "nafnet": 4}.get(name, 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -226,20 +230,22 @@ def test_what_is_known_of_it_is_told(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_denoiser_learns_with_it(name: str) -> None:
-    """A few steps on one flat noisy picture bring the loss down from where it starts."""
+    """Some steps on one flat noisy picture bring the loss under fixed masks down."""
     torch.manual_seed(0)
     network = create_backbone(name, **SMALL.get(name, {}))
-    denoiser = AsymmetricMaskDenoiser(network)
+    denoiser = AsymmetricMaskDenoiser(network).train()
     multiple = 2 * backbone_info(name).size_multiple
     crop = -(-48 // multiple) * multiple
     image = (0.5 + 0.1 * torch.randn(1, 3, crop, crop)).clamp(0, 1)
-    denoiser.train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    losses = []
-    for step in range(12):
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+
+    def judged() -> float:
+        with torch.no_grad():
+            return sum(float(denoiser(image, step=step, purpose=99)) for step in range(4))
+
+    before = judged()
+    for step in range(30):
         optimizer.zero_grad()
-        loss = denoiser(image, step=step)
-        loss.backward()
+        denoiser(image, step=step).backward()
         optimizer.step()
-        losses.append(float(loss.detach()))
-    assert sum(losses[-3:]) < sum(losses[:3])
+    assert judged() < before

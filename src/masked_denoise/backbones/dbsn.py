@@ -71,7 +71,7 @@ class Branch(nn.Module):
 
 @register_backbone(
     "dbsn",
-    blind=True,
+    blind=lambda arguments: bool(arguments["dilated"]),
     license="Apache-2.0",
     source="Lee et al. 2022 (arXiv:2203.11799); Wu et al. 2020 (arXiv:2008.13711)",
     note="dilated blind-spot network; dilated=False lets the centre leak back in",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import SettingError
@@ -43,4 +42,4 @@ class DnCNN(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return (B, C, H, W)."""
-        return image - self.model(image.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        return image - self.model(image)  # type: ignore[no-any-return]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -16,3 +18,27 @@ def pixel_shuffle(x: Tensor) -> Tensor:
     """Return (B, C/4, 2H, 2W) as torch's `pixel_shuffle(x, 2)` does, laid out channels last."""
     y = rearrange(x.permute(0, 2, 3, 1), "b h w (c p q) -> b (h p) (w q) c", p=2, q=2)
     return y.permute(0, 3, 1, 2)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return the 1 x 1 convolution of a map, laid out channels last.
+
+    On a CPU its gradient is faster as a matrix product over rows of pixels, its plain result as a
+    convolution.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (D, C, 1, 1).
+        bias: (D,), or None.
+    """
+    if torch.is_grad_enabled():
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight, bias)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Return the exact GELU of a map laid out channels last, seen as rows of pixels.
+
+    The fast kernels of a CPU want a tensor that is contiguous as torch counts its dimensions.
+    """
+    return F.gelu(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)

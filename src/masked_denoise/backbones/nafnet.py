@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SettingError
-from .layers import pixel_shuffle
+from .layers import gelu, pixel_shuffle, pointwise
 from .registry import register_backbone
 
 
@@ -60,16 +60,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, H, W)."""
-        y = F.gelu(self.conv2(self.conv1(self.norm1(x))))
+        y = pointwise(self.norm1(x), self.conv1.weight, self.conv1.bias)
+        y = gelu(self.conv2(y))
         x = x + _scaled(self.conv3, self.beta, y * self.se(y))
-        y = F.gelu(self.conv4(self.norm2(x)))
+        y = gelu(pointwise(self.norm2(x), self.conv4.weight, self.conv4.bias))
         return x + _scaled(self.conv5, self.gamma, y)
 
 
 def _scaled(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
     """Return scale · conv(x), one scale an output channel."""
     bias = None if conv.bias is None else conv.bias * scale.flatten()
-    return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), bias)
+    return pointwise(x, conv.weight * scale.view(-1, 1, 1, 1), bias)
 
 
 @register_backbone(

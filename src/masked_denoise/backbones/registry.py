@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeVar
 
 from torch import nn
 
-from ..errors import SettingError, unknown_name
+from ..errors import MaskedDenoiseError, SettingError, unknown_name
+from ..plugins import BACKBONES, load_plugins
 
-_BUILT_IN = (
-    "fast_unet",
-    "unet",
-    "restormer",
-    "nafnet",
-    "deamnet",
-    "dncnn",
-    "dbsn",
-)  # modules of this package; each registers its networks
-_KNOWN: dict[str, BackboneInfo] = {}
+# Modules of this package, each of which registers its networks.
+_BUILT_IN = ("fast_unet", "unet", "restormer", "nafnet", "deamnet", "dncnn", "dbsn")
+_TIMM = "timm:"
+
+Fact = TypeVar("Fact", int, bool)
+Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
 
 @dataclass(frozen=True)
@@ -48,32 +48,67 @@ class BackboneInfo:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A registered backbone, before its arguments are known."""
+
+    name: str
+    build: Callable[..., nn.Module]
+    size_multiple: int | Callable[[dict[str, Any]], int]
+    global_skip: bool | Callable[[dict[str, Any]], bool]
+    blind: bool | Callable[[dict[str, Any]], bool]
+    license: str
+    source: str
+    note: str
+
+    def info(self, given: Mapping[str, object]) -> BackboneInfo:
+        """Return the facts of a network with these arguments."""
+        arguments = _with_defaults(self, given)
+        return BackboneInfo(
+            self.name,
+            self.build,
+            _resolve(self, self.size_multiple, arguments, given),
+            _resolve(self, self.global_skip, arguments, given),
+            _resolve(self, self.blind, arguments, given),
+            self.license,
+            self.source,
+            self.note,
+        )
+
+
+_KNOWN: dict[str, _Entry] = {}
+
+
 def register_backbone(
     name: str,
     *,
-    size_multiple: int = 1,
-    global_skip: bool = False,
-    blind: bool = False,
+    size_multiple: int | Callable[[dict[str, Any]], int] = 1,
+    global_skip: bool | Callable[[dict[str, Any]], bool] = False,
+    blind: bool | Callable[[dict[str, Any]], bool] = False,
     license: str = "unknown",
     source: str = "",
     note: str = "",
-) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
+) -> Callable[[Builder], Builder]:
     """Return a decorator that makes a network class or function available by name.
 
     It is called with `channels=C` and the user's arguments, and must return a module that keeps
-    the shape of (B, C, H, W). The other parameters are those of `BackboneInfo`.
+    the shape of (B, C, H, W). The other parameters are those of `BackboneInfo`. The first three
+    may be functions of the network's arguments, a dict in which defaults are filled in.
 
     Raises:
         SettingError: the name is taken.
 
-    >>> @register_backbone("identity-example", license="CC0-1.0")
-    ... def identity(channels=3):
-    ...     return nn.Identity()
-    >>> create_backbone("identity-example")
-    Identity()
+    >>> @register_backbone("pool-example", size_multiple=lambda a: 2 ** a["levels"])
+    ... class Pool(nn.Module):
+    ...     def __init__(self, channels=3, *, levels=3):
+    ...         super().__init__()
+    >>> backbone_info("pool-example").size_multiple
+    8
+    >>> backbone_info("pool-example", levels=5).size_multiple
+    32
     """
 
-    def register(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def register(build: Builder) -> Builder:
         if not build.__module__.startswith(f"{__package__}."):
             _load_built_in()  # their names are taken, even where none was used yet
         known = _KNOWN.get(name)
@@ -81,9 +116,11 @@ def register_backbone(
             raise SettingError(
                 f"backbone name '{name}' is taken by {known.build!r}; choose another"
             )
-        _KNOWN[name] = BackboneInfo(
-            name, build, size_multiple, global_skip, blind, license, source, note
-        )
+        if name.startswith(_TIMM):
+            raise SettingError(
+                f"backbone name '{name}' is taken by timm's encoders; choose another"
+            )
+        _KNOWN[name] = _Entry(name, build, size_multiple, global_skip, blind, license, source, note)
         return build
 
     return register
@@ -92,42 +129,114 @@ def register_backbone(
 def list_backbones(pattern: str = "*") -> list[str]:
     """Return the sorted names of the registered backbones that match a shell-style pattern.
 
+    Those of installed plug-ins are among them. The encoders of timm are not: any of
+    `timm.list_models()` that makes a pyramid of feature maps can be had as "timm:<name>".
+
     >>> list_backbones("*unet")
     ['fast-unet', 'unet']
     """
     _load_built_in()
+    _load_plugins()
     return sorted(fnmatch.filter(_KNOWN, pattern))
 
 
-def backbone_info(name: str) -> BackboneInfo:
-    """Return what is known of a backbone.
+def backbone_info(name: str, **arguments: object) -> BackboneInfo:
+    """Return what is known of a backbone made with the given arguments.
 
     Raises:
         UnknownNameError: no backbone has that name; the nearest one is suggested.
+        SettingError: it does not take those arguments.
     """
-    _load_built_in()
-    if name not in _KNOWN:
-        raise unknown_name("backbone", name, _KNOWN)
-    return _KNOWN[name]
+    return _find(name).info(arguments)
 
 
 def create_backbone(name: str, *, channels: int = 3, **arguments: object) -> nn.Module:
     """Return a new network for images of `channels` channels, with random weights.
 
     Args:
-        name: one of `list_backbones()`.
+        name: one of `list_backbones()`, or "timm:" and the name of an encoder of timm, around
+            which a U-Net is made.
         channels: C, of input and output.
         arguments: the network's own, for example `widths` of "fast-unet".
 
     Raises:
         UnknownNameError: no backbone has that name.
-        SettingError: `channels` is not positive.
+        SettingError: `channels` is not positive, or an argument cannot be used.
 
     >>> network = create_backbone("fast-unet", channels=1)
     """
-    if channels < 1:
-        raise SettingError(f"channels is {channels}; 1 or more is needed")
-    return backbone_info(name).build(channels=channels, **arguments)
+    if not isinstance(channels, int) or channels < 1:
+        raise SettingError(f"channels is {channels!r}; 1 or more is needed")
+    entry = _find(name)
+    _with_defaults(entry, arguments)
+    try:
+        return entry.build(channels=channels, **arguments)
+    except MaskedDenoiseError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
+        if not arguments:
+            raise
+        raise _unusable(entry, arguments, error) from error
+
+
+def _find(name: str) -> _Entry:
+    if name.startswith(_TIMM):
+        from .timm_unet import find_encoder
+
+        return _Entry(name, **find_encoder(name.removeprefix(_TIMM)))
+    _load_built_in()
+    if name not in _KNOWN:
+        _load_plugins()
+    if name not in _KNOWN:
+        raise unknown_name("backbone", name, _KNOWN)
+    return _KNOWN[name]
+
+
+def _with_defaults(entry: _Entry, given: Mapping[str, object]) -> dict[str, Any]:
+    """Return the arguments of a network, those that are not given at their defaults."""
+    try:
+        signature = inspect.signature(entry.build)
+    except ValueError:  # of a class written in C
+        return dict(given)
+    try:
+        bound = signature.bind(**{"channels": 3, **given})
+    except TypeError as error:
+        raise _unusable(entry, given, error) from error
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(name)
+    return arguments
+
+
+def _resolve(
+    entry: _Entry,
+    fact: Fact | Callable[[dict[str, Any]], Fact],
+    arguments: dict[str, Any],
+    given: Mapping[str, object],
+) -> Fact:
+    if not callable(fact):
+        return fact
+    try:
+        return fact(arguments)
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        if isinstance(error, MaskedDenoiseError) or not given:
+            raise
+        raise _unusable(entry, given, error) from error
+
+
+def _unusable(entry: _Entry, given: Mapping[str, object], error: Exception) -> SettingError:
+    came = ", ".join(f"{key}={value!r}" for key, value in given.items())
+    takes = [
+        str(parameter.replace(annotation=inspect.Parameter.empty))
+        for parameter in inspect.signature(entry.build).parameters.values()
+        if parameter.name != "channels"
+    ]
+    return SettingError(
+        f"backbone '{entry.name}' cannot be made with {came or 'no arguments'}: {error}; it takes "
+        f"{', '.join(takes) or 'no arguments'}"
+    )
 
 
 def _origin(build: Callable[..., nn.Module]) -> tuple[str, str]:
@@ -138,3 +247,19 @@ def _origin(build: Callable[..., nn.Module]) -> tuple[str, str]:
 def _load_built_in() -> None:
     for module in _BUILT_IN:
         importlib.import_module(f".{module}", __package__)
+
+
+def _load_plugins() -> None:
+    load_plugins(BACKBONES, _accept)
+
+
+def _accept(plugin: object) -> None:
+    """Raise SettingError unless an entry point names what has registered a backbone by now."""
+    builds = [entry.build for entry in _KNOWN.values()]
+    if isinstance(plugin, ModuleType):
+        package = plugin.__name__.partition(".")[0]
+        found = any(build.__module__.partition(".")[0] == package for build in builds)
+    else:
+        found = any(build is plugin for build in builds)
+    if not found:
+        raise SettingError(f"{plugin!r} registers no backbone; decorate it with @register_backbone")

@@ -12,13 +12,15 @@ the weight of a norm is multiplied into the convolution after it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..errors import SettingError
-from .layers import pixel_shuffle, pixel_unshuffle
+from .layers import gelu, pixel_shuffle, pixel_unshuffle, pointwise
 from .registry import register_backbone
 
 EPSILON = 1e-5
@@ -33,6 +35,26 @@ class _Scale(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if bias else None)
+
+
+class _InverseDeviation(torch.autograd.Function):
+    """1 / sqrt(variance over the last dimension + epsilon), by the kernel of layer_norm.
+
+    On a CPU that is several times faster than `Tensor.var`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor) -> Tensor:
+        _, mean, inverse = torch.native_layer_norm(pixels, pixels.shape[-1:], None, None, EPSILON)
+        ctx.save_for_backward(pixels, mean, inverse)
+        return inverse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        pixels, mean, inverse = ctx.saved_tensors
+        slope = grad * inverse**3 / -pixels.shape[-1]
+        return slope * (pixels - mean)  # type: ignore[no-any-return]
 
 
 class ChannelNorm(nn.Module):
@@ -52,10 +74,10 @@ class ChannelNorm(nn.Module):
         pixels = x.permute(0, 2, 3, 1)
         if bias is not None:
             normed = F.layer_norm(pixels, weight.shape, weight, bias, EPSILON)
-            return after(normed.permute(0, 3, 1, 2))  # type: ignore[no-any-return]
-        deviation = (pixels.var(3, correction=0, keepdim=True) + EPSILON).sqrt()
-        normed = (pixels / deviation).permute(0, 3, 1, 2)
-        return F.conv2d(normed, after.weight * weight[:, None, None], after.bias)
+            return pointwise(normed.permute(0, 3, 1, 2), after.weight, after.bias)
+        inverse: Tensor = _InverseDeviation.apply(pixels)
+        normed = (pixels * inverse).permute(0, 3, 1, 2)
+        return pointwise(normed, after.weight * weight[:, None, None], after.bias)
 
 
 class Attention(nn.Module):
@@ -109,7 +131,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor, norm: ChannelNorm) -> Tensor:
         """Return the map (B, C, H, W) made of norm(x)."""
         gate, value = self.dwconv(norm(x, self.project_in)).chunk(2, 1)
-        return self.project_out(F.gelu(gate) * value)  # type: ignore[no-any-return]
+        return pointwise(gelu(gate) * value, self.project_out.weight, self.project_out.bias)
 
 
 class Block(nn.Module):

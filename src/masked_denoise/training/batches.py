@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import DataError, PixelError
-from ..scheme import Key, hash_key
+from ..scheme import Key, Purpose, hash_key
 from ..values import ValueRange, to_batch
 from .crops import CropBatches, Unit
 from .pictures import (
@@ -26,8 +26,6 @@ from .pictures import (
     split,
 )
 from .settings import FitSettings
-
-_EPOCH, _FETCH = 33, 34  # purposes of the random streams of this module
 
 
 class Batches(Protocol):
@@ -147,7 +145,7 @@ class LoaderBatches:
         self.rank, self.processes = process
         self.value_range: ValueRange | None = None
         self.once = isinstance(source, Iterator)
-        _seed(Key(seed, _EPOCH))
+        _seed(Key(seed, Purpose.EPOCH))
         self.sample = list(itertools.islice(source, 1 if self.once else 2))
         if not self.sample:
             raise DataError("the iterable gave no batch; it needs at least one")
@@ -192,11 +190,11 @@ class LoaderBatches:
 
     def _epoch(self, epoch: int) -> Iterator[object]:
         """Yield this process's items of one reading of the source."""
-        _seed(Key(self.seed, _EPOCH, epoch))
+        _seed(Key(self.seed, Purpose.EPOCH, epoch))
         iterator = iter(self.source)
         for fetched in itertools.count():
             torch.default_generator.manual_seed(
-                hash_key(Key(self.seed, _FETCH, (epoch << 32) + fetched))
+                hash_key(Key(self.seed, Purpose.FETCH, (epoch << 32) + fetched))
             )
             items = list(itertools.islice(iterator, self.processes))
             if len(items) < self.processes:

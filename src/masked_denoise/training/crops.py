@@ -22,7 +22,6 @@ Unit = Callable[[int], int]  # number of a batch -> sides of its crops are multi
 HELD_OUT = 8  # crops that unsupervised validation looks at, and at most as many pictures
 PICTURES_PER_HELD_OUT = 25  # one picture in so many is kept for validation only
 STAY = 64  # crops drawn for each slot before its picture is changed, where not all are held
-_SLOT = 32  # purpose of the random stream that fills the slots
 
 
 class CropBatches:
@@ -104,7 +103,7 @@ class CropBatches:
             return self.used[bisect_right(self.ends, word * self.ends[-1] >> 32)]
         slot = word % slots
         stay = (number + slot * STAY) // (STAY * slots)  # slots change their picture in turn
-        word = hash_key(Key(self.settings.seed, _SLOT, stay * slots + slot))
+        word = hash_key(Key(self.settings.seed, Purpose.SLOT, stay * slots + slot))
         return self.used[word % len(self.used)]
 
     def _cut(

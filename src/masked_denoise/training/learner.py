@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_weights
 from ..errors import BackboneError
-from ..scheme import Key, hash_key
+from ..scheme import Key, Purpose, hash_key
 from .settings import FitSettings
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 EMA_RISE = 10.0  # steps over which the decay of the average rises: step / (step + EMA_RISE)
-_NETWORK = 64  # purpose of the random stream for what networks draw, plus the process
 
 
 class Learner:
@@ -67,7 +66,7 @@ class Learner:
         """
         seed, rank = self.settings.seed, self.accelerator.process_index
         image = image.to(self.accelerator.device, non_blocking=True)
-        _seed(image.device, hash_key(Key(seed, _NETWORK + rank, batch)))
+        _seed(image.device, hash_key(Key(seed, Purpose.NETWORK + rank, batch)))
         with self.accelerator.accumulate(self.model):
             loss: Tensor = self.model(
                 image, step=batch, sample=rank * len(image), seed=seed, smoothness=smoothness,
