@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import os
-import secrets
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,19 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .atomic import write_whole
+from .backbones import backbone_info
+from .config import ABOUT, check_config, one_line, plain, read_config, to_json
+from .config import CONFIG as CONFIG
+from .config import FORMAT as FORMAT
 from .denoiser import AsymmetricMaskDenoiser
-from .errors import CheckpointError, MaskedDenoiseError
+from .errors import CheckpointError, MaskedDenoiseError, WeightsError
 from .refine import Refinement
 from .scheme import SCHEMES, MaskScheme, create_scheme
-
-FORMAT = 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_KEYS = {
-    "format", "library_version", "backbone", "channels", "scheme", "train_stride", "stride",
-    "refine", "passes", "observation", "chroma_radius", "turns", "residual", "value_range",
-    "preset",
-}  # fmt: skip
-_OPTIONAL = {"training", "weights_sha256"}
+from .weights import WEIGHTS as WEIGHTS
+from .weights import WeightsFile, make_empty
+from .weights import load_weights as load_weights
 
 
 def save_model(denoiser: AsymmetricMaskDenoiser, folder: str | Path) -> Path:
@@ -46,21 +43,20 @@ def save_model(denoiser: AsymmetricMaskDenoiser, folder: str | Path) -> Path:
     from safetensors.torch import save
 
     folder = Path(folder)
+    network = getattr(denoiser.backbone, "_orig_mod", denoiser.backbone)  # without torch.compile
     weights = {}
-    for name, value in denoiser.backbone.state_dict().items():
+    for name, value in network.state_dict().items():
         if not isinstance(value, Tensor):
-            raise CheckpointError(
+            raise WeightsError(
                 f"the backbone's state holds '{name}', a {type(value).__name__}; only tensors can "
                 "be stored"
             )
         weights[name] = value.detach().cpu().contiguous().clone()
+    config = config_of(denoiser)
     data = save(weights, metadata={"format": "pt"})
-    config = recipe_of(denoiser)
-    config["training"] = denoiser.fit_record
     config["weights_sha256"] = hashlib.sha256(data).hexdigest()
-    text = _to_json(config)
     write_file(folder / WEIGHTS, data)
-    write_file(folder / CONFIG, text.encode())
+    write_file(folder / CONFIG, to_json(config).encode())
     return folder
 
 
@@ -69,6 +65,7 @@ def load_model(
     *,
     backbone: nn.Module | None = None,
     scheme: MaskScheme | None = None,
+    sha256: str | None = None,
 ) -> AsymmetricMaskDenoiser:
     """Return the denoiser that `save_model` or a training run wrote, on the CPU, ready to denoise.
 
@@ -77,22 +74,53 @@ def load_model(
             are taken.
         backbone: the network, where it was not made by name; its weights are replaced.
         scheme: the mask scheme, where it is a class of your own.
+        sha256: what the digest of the weights file must be, beside what config.json says.
 
     Raises:
-        CheckpointError: something is missing, damaged, unknown, or does not belong together.
+        WeightsError: something is missing, damaged, unknown, or does not belong together.
+        CheckpointError: a training state cannot be read.
     """
     path = Path(path)
     if path.is_file():
         state = load_state(path)
-        config, weights = dict(state["recipe"]), state["average"] or state["backbone"]
-        config["training"] = state.get("record", {})
+        config, weights = _recipe_and_weights(state, path)
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        denoiser = _build(config, backbone, scheme, path, shapes)
+        load_weights(denoiser.backbone, weights, path)
     else:
-        config, weights = _read_config(path / CONFIG), _read_weights(path)
-        config.pop("weights_sha256", None)
-    denoiser = _build(config, backbone, scheme, path)
-    load_weights(denoiser.backbone, weights, path)
+        config = read_config(path / CONFIG)
+        digests = [one for one in (config.get("weights_sha256"), sha256) if one is not None]
+        file = WeightsFile(path / WEIGHTS, digests)  # hashed while the network is made
+        try:
+            denoiser = _build(config, backbone, scheme, path, file.shapes)
+            load_weights(denoiser.backbone, file.tensors(), path)
+        finally:
+            file.check_digest()
     denoiser.fit_record = config.get("training") or {}
+    denoiser.card = {key: config[key] for key in ABOUT if config.get(key) is not None}
     return denoiser.eval()
+
+
+def config_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
+    """Return all that config.json holds but the digest: the recipe, the training, the card.
+
+    Raises:
+        WeightsError: something cannot be stored, or not be loaded again.
+    """
+    unknown = set(denoiser.card) - set(ABOUT)
+    if unknown:
+        raise WeightsError(
+            f"denoiser.card has {', '.join(map(repr, sorted(unknown)))}; it may hold "
+            f"{', '.join(ABOUT)}"
+        )
+    config = recipe_of(denoiser)
+    if denoiser.backbone_name is not None:
+        config["channels_last"] = denoiser.traits.channels_last
+    config["training"] = plain(denoiser.fit_record, "fit_record")
+    for key, value in denoiser.card.items():
+        config[key] = plain(value, f"card[{key!r}]")
+    check_config(config, "the denoiser")
+    return config
 
 
 def recipe_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
@@ -105,7 +133,7 @@ def recipe_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
         "library_version": __version__,
         "backbone": {
             "name": denoiser.backbone_name,
-            "arguments": _plain(denoiser.backbone_args, "backbone_args"),
+            "arguments": plain(denoiser.backbone_args, "backbone_args"),
         },
         "channels": denoiser.channels,
         "scheme": _scheme_recipe(denoiser.scheme),
@@ -120,18 +148,6 @@ def recipe_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
         "value_range": None if denoiser.value_range is None else list(denoiser.value_range),
         "preset": denoiser.preset,
     }
-
-
-def load_weights(network: nn.Module, weights: dict[str, Tensor], where: object) -> None:
-    """Put weights into a network, every name and shape of which must fit.
-
-    Raises:
-        CheckpointError: they do not.
-    """
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights in {where} do not fit the backbone: {error}") from error
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -165,23 +181,29 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def _recipe_and_weights(
+    state: dict[str, Any], path: Path
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a training state has in common with a model folder."""
+    weights = state.get("average") or state.get("backbone")
+    tensors = isinstance(weights, dict) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
+    )
+    if not tensors or not isinstance(state["recipe"], dict):
+        raise CheckpointError(f"{path} holds no recipe and weights of a denoiser")
+    config = {**state["recipe"], "training": state.get("record", {})}
+    check_config(config, path)
+    return config, dict(weights)  # type: ignore[arg-type]
+
+
 def write_file(path: Path, data: bytes | memoryview) -> None:
     """Put `data` at `path` in one step; a failure leaves the older file and nothing else.
 
     Raises:
         CheckpointError: the disk is full, the folder cannot be written, and the like.
     """
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, data)
     except OSError as error:
         raise CheckpointError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another "
@@ -197,7 +219,7 @@ def _scheme_recipe(scheme: MaskScheme) -> dict[str, Any]:
         if isinstance(value, MaskScheme):
             settings[name] = _scheme_recipe(value)
         else:
-            settings[name] = _plain(value, f"scheme.{name}")
+            settings[name] = plain(value, f"scheme.{name}")
     return {
         "name": scheme.name if known else None,
         "class": type(scheme).__name__,
@@ -209,7 +231,7 @@ def _make_scheme(recipe: dict[str, Any], given: MaskScheme | None, where: Path) 
     name = recipe["name"]
     if name is None:
         if given is None:
-            raise CheckpointError(
+            raise WeightsError(
                 f"{where} was made with the mask scheme {recipe['class']}, which is not built in; "
                 "pass scheme=..."
             )
@@ -222,90 +244,41 @@ def _make_scheme(recipe: dict[str, Any], given: MaskScheme | None, where: Path) 
 
 
 def _build(
-    config: dict[str, Any], backbone: nn.Module | None, scheme: MaskScheme | None, where: Path
+    config: dict[str, Any],
+    backbone: nn.Module | None,
+    scheme: MaskScheme | None,
+    where: Path,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> AsymmetricMaskDenoiser:
-    """Return a denoiser after a recipe, with weights that do not count."""
-    unknown, missing = set(config) - _KEYS - _OPTIONAL, _KEYS - set(config)
-    if unknown or missing or config["format"] != FORMAT:
-        raise CheckpointError(
-            f"{where} cannot be used by this version: format {config.get('format')!r} (needed: "
-            f"{FORMAT}), unknown keys: {', '.join(sorted(unknown)) or 'none'}, missing keys: "
-            f"{', '.join(sorted(missing)) or 'none'}"
-        )
-    name = config["backbone"]["name"]
+    """Return a denoiser after a recipe, without weights unless its network was given."""
+    name, arguments = config["backbone"]["name"], config["backbone"]["arguments"]
     if name is None and backbone is None:
-        raise CheckpointError(
+        raise WeightsError(
             f"{where} was made with a network of your own; make it again and pass backbone=..."
         )
+    settings = {
+        key: config[key]
+        for key in (
+            "channels", "train_stride", "stride", "passes", "residual", "observation",
+            "chroma_radius", "turns", "preset",
+        )
+    }  # fmt: skip
     value_range = config["value_range"]
     try:
-        with torch.random.fork_rng(devices=[]):
-            return AsymmetricMaskDenoiser(
-                backbone if backbone is not None else name,
-                backbone_args=None if backbone is not None else config["backbone"]["arguments"],
-                channels=config["channels"],
-                scheme=_make_scheme(config["scheme"], scheme, where),
-                train_stride=config["train_stride"],
-                stride=config["stride"],
-                passes=config["passes"],
-                refine=Refinement(**config["refine"]) if config["refine"] else False,
-                residual=config["residual"],
-                observation=config["observation"],
-                chroma_radius=config["chroma_radius"],
-                turns=config["turns"],
-                value_range=None if value_range is None else (value_range[0], value_range[1]),
-                preset=config["preset"],
-            )
-    except CheckpointError:
+        settings |= {
+            "scheme": _make_scheme(config["scheme"], scheme, where),
+            "refine": Refinement(**config["refine"]) if config["refine"] else False,
+            "value_range": None if value_range is None else (value_range[0], value_range[1]),
+        }
+        if backbone is not None:
+            return AsymmetricMaskDenoiser(backbone, **settings)
+        backbone_info(name)
+        settings |= {"backbone_args": arguments, "channels_last": config.get("channels_last")}
+        return make_empty(lambda: AsymmetricMaskDenoiser(name, **settings), shapes)
+    except WeightsError:
         raise
-    except (MaskedDenoiseError, TypeError, KeyError, IndexError) as error:
-        raise CheckpointError(f"the settings in {where} cannot be used: {error}") from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"there is no model in {path.parent}: {path.name} is missing"
+    except Exception as error:  # a network may fail in any way on arguments it cannot take
+        kind = "" if isinstance(error, MaskedDenoiseError) else f"{type(error).__name__}: "
+        raise WeightsError(
+            f"the settings in {where} cannot be used: {kind}{one_line(error)}"
         ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds no settings of a model")
-    return config
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """Return the weights in a model folder, checked against the digest in its settings."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    path = folder / WEIGHTS
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    digest = _read_config(folder / CONFIG).get("weights_sha256")
-    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-        raise CheckpointError(
-            f"{path} is damaged, or is not the file that {CONFIG} beside it was written with; save "
-            f"the model again (or remove weights_sha256 from {CONFIG} if you changed the weights)"
-        )
-    try:
-        weights: dict[str, Tensor] = load(data)
-    except SafetensorError as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    return weights
-
-
-def _plain(value: object, what: str) -> Any:
-    """Return a setting as JSON gives it back."""
-    try:
-        return json.loads(json.dumps(value))
-    except TypeError as error:
-        raise CheckpointError(f"{what} cannot be stored: {error}") from error
-
-
-def _to_json(config: dict[str, Any]) -> str:
-    return json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

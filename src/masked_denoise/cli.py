@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .commands import backbones, demo, denoise, evaluate, inspect, train
+from .commands import backbones, convert, demo, denoise, evaluate, inspect, models, train
 from .commands.options import paragraphs
 from .commands.terminal import Terminal
 from .errors import MaskedDenoiseError
@@ -56,6 +56,8 @@ for _module, _command in (
     (train, train.train),
     (evaluate, evaluate.evaluate),
     (inspect, inspect.inspect),
+    (models, models.models),
+    (convert, convert.convert),
     (backbones, backbones.backbones),
     (demo, demo.demo),
 ):

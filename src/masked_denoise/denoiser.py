@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .backbones import backbone_info, create_backbone
+from .backbones.spandrel_model import Backbone, unwrap
 from .errors import BackboneError, SettingError, SizeError
 from .inference import TILE, denoise_batch
 from .losses import LossKind, mask_loss, total_loss
@@ -19,7 +20,7 @@ from .memory import held_memory
 from .ops import fill_hidden, merge_branches
 from .pixels import Grid, PixelDownsample, outside, reflect_pad
 from .presets import preset as named_preset
-from .probe import Traits, probe
+from .probe import Traits, probe, warn_unless_blind
 from .refine import Refinement
 from .scheme import Key, MaskScheme, Purpose, hash_key
 from .values import ValueRange, check_finite, check_range, from_batch, to_batch
@@ -36,7 +37,8 @@ class AsymmetricMaskDenoiser(nn.Module):
     pixel from the branch that could not see it (Eq. 6-8), averages several draws, and refines.
 
     Args:
-        backbone: a network, or the name of a registered one (`list_backbones()`).
+        backbone: a network, the name of a registered one (`list_backbones()`), "timm:" and the
+            name of an encoder, or a model that spandrel has loaded.
         channels: C of the images.
         scheme: which pixels are hidden and scored; default `RandomPartition(2)`.
         train_stride: S in training; of several, one is drawn a step. Default 2.
@@ -55,12 +57,16 @@ class AsymmetricMaskDenoiser(nn.Module):
         preset: a named recipe ("amsnet" is the paper); arguments given here win over it.
         backbone_args: arguments of a backbone that is given by name, for example
             {"widths": (16, 32, 64)}.
+        channels_last: whether a backbone that is given by name takes that memory layout, where it
+            is known; None (the default) tries.
 
     Attributes:
         backbone: the network.
         history: what `fit` saw, a dict an entry: step, loss, learning_rate, seconds,
             steps_per_second, and score (dB, higher is better) where it validated.
         fit_record: settings and outcome of `fit`, stored with the weights.
+        card: what `save_pretrained` tells about the weights, stored with them: license,
+            training_data, metrics, source; each only where it is known.
 
     Raises:
         BackboneError: the network does not keep the shape of its input.
@@ -73,7 +79,7 @@ class AsymmetricMaskDenoiser(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module | str = "fast-unet",
+        backbone: Backbone | str = "fast-unet",
         *,
         channels: int = 3,
         scheme: MaskScheme | None = None,
@@ -88,6 +94,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         value_range: ValueRange | None = None,
         preset: str | None = None,
         backbone_args: dict[str, Any] | None = None,
+        channels_last: bool | None = None,
     ) -> None:
         super().__init__()
         recipe = named_preset(preset or "default")["denoiser"]
@@ -106,7 +113,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         elif self.backbone_args:
             raise SettingError("backbone_args need a backbone given by name, not a network")
         else:
-            self.backbone = backbone
+            self.backbone = unwrap(backbone, channels)
         self.channels = channels
         self.scheme: MaskScheme = recipe["scheme"]
         strides = recipe["train_stride"]
@@ -122,8 +129,10 @@ class AsymmetricMaskDenoiser(nn.Module):
         self.preset = preset
         self.history: list[dict[str, Any]] = []
         self.fit_record: dict[str, Any] = {}
+        self.card: dict[str, Any] = {}
         self._check_settings()
-        self.traits = self._find_traits()
+        self.traits = self._find_traits(channels_last)
+        warn_unless_blind(self.scheme, self.backbone, channels, self.traits)
         self.residual = self._choose_residual(recipe["residual"])
         if self.traits.channels_last:
             self.backbone.to(memory_format=torch.channels_last)
@@ -314,26 +323,102 @@ class AsymmetricMaskDenoiser(nn.Module):
 
     # -- on disk ------------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write `config.json` and `model.safetensors` into a folder, and return the folder.
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        license: str | None = None,
+        training_data: str | None = None,
+        metrics: dict[str, Any] | None = None,
+        card: bool = True,
+        before_after: Any = None,
+    ) -> Path:
+        """Write `config.json`, `model.safetensors` and `README.md` into a folder, and return it.
+
+        What is told about the weights is kept in `self.card`, and comes back with them.
+
+        Args:
+            folder: made where it is missing; a model in it is replaced.
+            license: of the weights, for example "apache-2.0" or "cc-by-nc-4.0".
+            training_data: what they were trained on, in a sentence.
+            metrics: measured numbers: {"SIDD validation": {"PSNR": 37.93, "SSIM": 0.895}}.
+            card: write the model card, README.md. One that was edited by hand stays as it is.
+            before_after: a noisy picture to show, denoised beside it, in the model card: an array
+                or tensor that `denoise` takes, of one picture.
 
         Raises:
-            CheckpointError: they cannot be written; what stood there is as it was.
+            WeightsError: a setting is of a kind that JSON cannot hold; the message names it.
+            CheckpointError: a file cannot be written; what stood there is as it was.
         """
         from .checkpoint import save_model
+        from .pretrained.card import tell, write_card
 
-        return save_model(self, folder)
+        tell(self, license=license, training_data=training_data, metrics=metrics)
+        save_model(self, folder)
+        if card:
+            write_card(self, Path(folder), before_after=before_after)
+        return Path(folder)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload a denoiser",
+        create_pr: bool = False,
+        license: str | None = None,
+        training_data: str | None = None,
+        metrics: dict[str, Any] | None = None,
+        before_after: Any = None,
+    ) -> str:
+        """Save the model into a repository of the Hugging Face Hub, and return the commit's URL.
+
+        Args:
+            repository: owner/name; made where it is missing.
+            private: whether a new repository is for its owner only; default: the owner's setting.
+            token: with write access; default: that of `hf auth login`.
+            revision: branch to push to; default the main one.
+            commit_message: first line of the commit.
+            create_pr: open a pull request instead of changing the branch.
+            license, training_data, metrics, before_after: as for `save_pretrained`. A README.md
+                of the repository that was edited by hand stays as it is.
+
+        Raises:
+            WeightsError: a setting cannot be stored, or the Hub refused; the message says why.
+        """
+        from .pretrained.card import tell
+        from .pretrained.hub import push
+
+        tell(self, license=license, training_data=training_data, metrics=metrics)
+        return push(
+            self, repository, private=private, token=token, revision=revision,
+            commit_message=commit_message, create_pr=create_pr, before_after=before_after,
+        )  # fmt: skip
 
     @classmethod
     def from_pretrained(
         cls,
-        path: str | Path,
+        name_or_repo_or_folder: str | Path,
         *,
         backbone: nn.Module | None = None,
         scheme: MaskScheme | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        subfolder: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> AsymmetricMaskDenoiser:
-        """Return the denoiser in a folder or training checkpoint; see `from_pretrained`."""
-        return from_pretrained(path, backbone=backbone, scheme=scheme)
+        """Return a denoiser by name, from the Hub or from a folder; see `from_pretrained`."""
+        return from_pretrained(
+            name_or_repo_or_folder, backbone=backbone, scheme=scheme, revision=revision,
+            cache_dir=cache_dir, token=token, local_files_only=local_files_only,
+            force_download=force_download, subfolder=subfolder, device=device, dtype=dtype,
+        )  # fmt: skip
 
     # -- inference --------------------------------------------------------------------------
 
@@ -452,13 +537,14 @@ class AsymmetricMaskDenoiser(nn.Module):
         prediction = image + output if self.residual else output
         return prediction[:, :, :height, :width]
 
-    def _find_traits(self) -> Traits:
+    def _find_traits(self, channels_last: bool | None) -> Traits:
         """Return what is registered of a named backbone, and what a trial shows of any other."""
-        traits = probe(self.backbone, self.channels)
         if self.backbone_name is None:
-            return traits
-        info = backbone_info(self.backbone_name)
-        return Traits(info.size_multiple, info.global_skip, traits.channels_last)
+            return probe(self.backbone, self.channels)
+        info = backbone_info(self.backbone_name, **self.backbone_args)
+        if channels_last is None:
+            channels_last = probe(self.backbone, self.channels).channels_last
+        return Traits(info.size_multiple, info.global_skip, channels_last, info.blind)
 
     def _choose_residual(self, wish: bool | str) -> bool:
         if isinstance(wish, bool):
@@ -501,25 +587,62 @@ class AsymmetricMaskDenoiser(nn.Module):
 
 
 def from_pretrained(
-    path: str | Path,
+    name_or_repo_or_folder: str | Path,
     *,
     backbone: nn.Module | None = None,
     scheme: MaskScheme | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    subfolder: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> AsymmetricMaskDenoiser:
-    """Return a denoiser that was saved, on the CPU, ready to denoise.
+    """Return a denoiser that was saved or published, ready to denoise.
 
     Args:
-        path: a folder that `save_pretrained` or `fit(output=...)` wrote, or the checkpoint
-            `last.pt` or `best.pt` of a run.
+        name_or_repo_or_folder: a folder that `save_pretrained` or `fit(output=...)` wrote, or the
+            checkpoint `last.pt` or `best.pt` of a run; the name of a pretrained model, for example
+            "amsnet-restormer-sidd"; or a repository of the Hugging Face Hub as "owner/name". A
+            revision may follow: "owner/name@v1.0". A file or folder that exists comes before a
+            repository; "local-dir:mine" and "hf-hub:owner/name" say which is meant.
         backbone: the network, where it was one of your own; its weights are replaced.
         scheme: the mask scheme, where its class is your own.
+        revision: branch, tag or commit on the Hub; a whole commit pins the model.
+        cache_dir: where downloads are kept; default the cache of `huggingface_hub`.
+        token: for private repositories; default that of `hf auth login`.
+        local_files_only: take what is in the cache, and make no connection.
+        force_download: fetch again what is in the cache.
+        subfolder: of the repository or folder that holds the model.
+        device: where the network goes; default the CPU.
+        dtype: of its weights, a floating one; default that of the network, mostly float32.
 
     Raises:
-        CheckpointError: something is missing, damaged, unknown, or does not belong together.
+        WeightsError: the model cannot be found or fetched, or something of it is damaged, unknown,
+            or does not belong together.
+        CheckpointError: a training checkpoint cannot be read.
+        SettingError: two arguments contradict each other, or the device is not there.
     """
     from .checkpoint import load_model
+    from .pretrained.place import check_target, find_place
 
-    return load_model(path, backbone=backbone, scheme=scheme)
+    check_target(device, dtype)
+    place = find_place(
+        name_or_repo_or_folder, revision=revision, subfolder=subfolder,
+        local_files_only=local_files_only, force_download=force_download,
+    )  # fmt: skip
+    path = place.folder
+    if path is None:
+        from .pretrained.hub import fetch
+
+        path = fetch(
+            place, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
+            force_download=force_download,
+        )  # fmt: skip
+    denoiser = load_model(path, backbone=backbone, scheme=scheme, sha256=place.sha256)
+    return denoiser if device is None and dtype is None else denoiser.to(device, dtype)
 
 
 def _turned(image: Tensor, turn: int, *, back: bool = False) -> Tensor:

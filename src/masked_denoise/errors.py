@@ -53,6 +53,10 @@ class CheckpointError(MaskedDenoiseError, ValueError):
     """A checkpoint or model folder is damaged or does not belong to this model."""
 
 
+class WeightsError(CheckpointError):
+    """A model, its config or weights file is missing, damaged, unknown, unsafe or does not fit."""
+
+
 class MissingExtraError(MaskedDenoiseError, ImportError):
     """An optional package is needed; the message says which extra installs it."""
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .errors import SettingError, SizeError
-from .ops import cpu
+from .ops import mask_distance, smoothness
 
 LossKind = Literal["l1", "l2"]
 
@@ -34,6 +32,7 @@ def mask_loss(output: Tensor, target: Tensor, scored: Tensor, *, kind: LossKind 
         SizeError: the shapes do not fit together.
         SettingError: `kind` is neither "l1" nor "l2".
 
+    >>> import torch
     >>> noisy = torch.tensor([[[[1.0, 2.0]]]])
     >>> mask_loss(torch.zeros(1, 1, 1, 2), noisy, torch.tensor([[[[True, False]]]]))
     tensor(1.)
@@ -45,42 +44,7 @@ def mask_loss(output: Tensor, target: Tensor, scored: Tensor, *, kind: LossKind 
         )
     if kind not in ("l1", "l2"):
         raise SettingError(f"kind is {kind!r}; 'l1' or 'l2' is needed")
-    loss: Tensor = _MaskedDistance.apply(output, target, scored, kind)
-    return loss
-
-
-class _MaskedDistance(torch.autograd.Function):
-    """Mean |output - target| or its square over scored pixels; one tensor is kept for backward."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, target: Tensor, scored: Tensor, kind: LossKind) -> Tensor:
-        if output.device.type == "cpu":
-            error, number = cpu.error_where(output, target, scored)
-            scale: Any = 1 / max(number * output.shape[1], 1)
-        else:
-            error = torch.where(scored, output - target, 0.0)
-            scale = 1 / (scored.sum() * output.shape[1]).clamp_min(1)
-        ctx.save_for_backward(error)
-        ctx.scale, ctx.kind, ctx.dtypes = scale, kind, (output.dtype, target.dtype)
-        if kind == "l1":
-            distance: Tensor = torch.linalg.vector_norm(error, 1, dtype=torch.float32)
-        else:
-            distance = error.float().square().sum()
-        return distance.mul(scale)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        (error,) = ctx.saved_tensors
-        slope = error.sign() if ctx.kind == "l1" else 2 * error.float()
-        slope = slope * (grad * ctx.scale)
-        first, second = ctx.needs_input_grad[:2]
-        return (
-            slope.to(ctx.dtypes[0]) if first else None,
-            -slope.to(ctx.dtypes[1]) if second else None,
-            None,
-            None,
-        )
+    return mask_distance(output, target, scored, squared=kind == "l2")
 
 
 def smoothness_loss(image: Tensor, *, epsilon: float = 1e-6) -> Tensor:
@@ -97,16 +61,13 @@ def smoothness_loss(image: Tensor, *, epsilon: float = 1e-6) -> Tensor:
     Returns:
         A float32 scalar.
 
+    >>> import torch
     >>> smoothness_loss(torch.ones(1, 3, 4, 4))
     tensor(0.)
     """
     if image.ndim != 4:
         raise SizeError(f"image has shape {tuple(image.shape)}; (B, C, H, W) is needed")
-    image = image.float()
-    dy = torch.diff(image, dim=2, append=image[:, :, -1:])
-    dx = torch.diff(image, dim=3, append=image[..., -1:])
-    length = (dy.square() + dx.square() + epsilon**2).sqrt() - epsilon
-    return length.mean() if image.numel() else length.sum()
+    return smoothness(image, epsilon)
 
 
 def total_loss(mask_losses: Tensor, denoised: Tensor, *, smoothness: float = 0.01) -> Tensor:

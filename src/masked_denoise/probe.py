@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .errors import BackboneError
+from .scheme import MaskScheme
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -20,11 +25,13 @@ class Traits:
         size_multiple: height and width must be multiples of this.
         global_skip: True when its output is its input plus a correction.
         channels_last: True when it accepts that memory layout.
+        blind: True when it is declared that no output pixel sees the input pixel at its place.
     """
 
     size_multiple: int
     global_skip: bool
     channels_last: bool
+    blind: bool = False
 
 
 def probe(network: nn.Module, channels: int) -> Traits:
@@ -42,14 +49,53 @@ def probe(network: nn.Module, channels: int) -> Traits:
     >>> probe(nn.Conv2d(3, 3, 3, padding=1), 3).size_multiple
     1
     """
-    training = {name: module.training for name, module in network.named_modules()}
-    network.eval()
-    try:
+    with _evaluating(network):
         multiple, image, output = _smallest_multiple(network, channels)
         return Traits(multiple, _has_skip(image, output), _takes_channels_last(network, image))
-    finally:
-        for name, module in network.named_modules():
-            module.training = training[name]
+
+
+def is_blind(network: nn.Module, channels: int, size_multiple: int) -> bool | None:
+    """Return whether no output pixel depends on the input pixel at its place; None: cannot tell.
+
+    It runs with random weights, since the present ones may be zero, as in a last layer that starts
+    there. Single pixels are changed, and the output is compared at their places. Nothing of the
+    network changes.
+
+    >>> is_blind(nn.Conv2d(3, 3, 3, padding=1), 3, 1)
+    False
+    """
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: _random_like(value, generator) for name, value in network.named_parameters()}
+    height, width = _odd_sides(size_multiple)
+    image = torch.rand(1, channels, height, width, generator=generator)
+    image = image.to(next(network.parameters(), image))
+    there, anywhere = 0.0, 0.0
+    with _evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        output = functional_call(network, weights, image)
+        for row, col in ((height // 2, width // 2), (height // 3, width // 2 + 1)):
+            changed = image.clone()
+            changed[..., row, col] = 1 - changed[..., row, col]
+            change = (functional_call(network, weights, changed) - output).abs()
+            there = max(there, float(change[..., row, col].max()))
+            anywhere = max(anywhere, float(change.max()))
+    if not 0 < anywhere < float("inf"):
+        return None
+    return there <= 1e-6 * anywhere
+
+
+def warn_unless_blind(
+    scheme: MaskScheme, network: nn.Module, channels: int, traits: Traits
+) -> None:
+    """Warn where neither the scheme nor the network keeps a pixel from its own prediction."""
+    if not scheme.blind or traits.blind:
+        return
+    if is_blind(network, channels, traits.size_multiple) is False:
+        warnings.warn(
+            f"{scheme!r} hides no pixel, and the backbone sees each pixel that it predicts: it "
+            "will learn to copy the noise. Take a blind-spot network, or a scheme that hides "
+            "pixels, such as RandomPartition(2)",
+            stacklevel=3,
+        )
 
 
 @torch.no_grad()
@@ -109,3 +155,21 @@ def _takes_channels_last(network: nn.Module, image: Tensor) -> bool:
     except RuntimeError:  # a .view() on a layout that it does not expect
         return False
     return True
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and back into its own after that."""
+    training = {name: module.training for name, module in network.named_modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for name, module in network.named_modules():
+            module.training = training[name]
+
+
+def _random_like(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Return random numbers in the place of a weight, of a size that keeps maps about as large."""
+    scale = (weight.numel() / len(weight)) ** -0.5 if weight.ndim > 1 else 0.5
+    return scale * torch.randn(weight.shape, generator=generator).to(weight)

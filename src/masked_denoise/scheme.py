@@ -6,7 +6,8 @@ hash: the same bits on every device, and no random number generator is read or m
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,11 @@ from torch import Tensor
 
 from .errors import SettingError, unknown_name
 from .pixels import Grid
+from .plugins import SCHEMES as PLUGINS
+from .plugins import load_plugins
+
+if TYPE_CHECKING:
+    from .ops.plan import MaskPlan
 
 WORD = 0xFFFFFFFF
 ROW, COLUMN = 0x68E31DA4, 0x35294E57  # tell the stages of the hash apart
@@ -37,6 +43,8 @@ class Purpose:
 
     TRAIN, BRANCH, STRIDE, INFER, REPLACE, VALIDATE, CROP, REFINE = range(8)
     NEIGHBOR = 16  # added to the purpose of the mask that a fill belongs to
+    SLOT, EPOCH, FETCH = range(32, 35)  # which pictures training takes, and in which order
+    NETWORK = 64  # what networks draw by themselves; the process is added
 
 
 def mix(word: Word) -> Word:
@@ -171,6 +179,12 @@ class MaskScheme:
         words = hash_pixels(key, grid.sample, grid.row, block).to(torch.int32)
         picked = words.gather(3, place.expand(words.shape[0], 1, words.shape[2], -1))
         return (picked >> shift).bitwise_and_(1).to(torch.uint8)
+
+    def plan(self, key: Key) -> MaskPlan | None:
+        """Return what a kernel needs to draw the masks by itself; None for classes of one's own."""
+        from .ops.plan import plan_of
+
+        return plan_of(self, key)
 
     def branch_of_step(self, key: Key) -> int:
         """Return the branch that training step `key.draw` runs, drawn from the hash of the step."""
@@ -345,13 +359,41 @@ class NothingHidden(MaskScheme):
         return torch.zeros_like(label, dtype=torch.bool)
 
 
+Kind = TypeVar("Kind", bound=MaskScheme)
 SCHEMES: dict[str, type[MaskScheme]] = {
     kind.name: kind for kind in (RandomPartition, Checkerboard, Lattice, Noise2Void, NothingHidden)
 }
 
 
+def register_scheme(kind: type[Kind]) -> type[Kind]:
+    """Return the class itself, after making it available by its `name`: a class decorator.
+
+    Models with the scheme are then stored under the name, and need no `scheme=` to be loaded.
+
+    Raises:
+        SettingError: it is no MaskScheme, has no name, or the name is taken.
+
+    >>> @register_scheme
+    ... class Columns(MaskScheme):
+    ...     name = "columns-example"
+    ...     def label(self, grid, key):
+    ...         return ((grid.sub_col + grid.sub_row * 0 + key.draw) % 2).to(torch.uint8)
+    >>> create_scheme("columns-example")
+    Columns()
+    """
+    if not isinstance(kind, type) or not issubclass(kind, MaskScheme):
+        raise SettingError(f"{kind!r} is no mask scheme; a subclass of MaskScheme is needed")
+    if not isinstance(kind.name, str) or not kind.name:
+        raise SettingError(f"{kind.__name__} has no name; give the class one: name = 'my-scheme'")
+    known = SCHEMES.get(kind.name, kind)
+    if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+        raise SettingError(f"scheme name '{kind.name}' is taken by {known!r}; choose another")
+    SCHEMES[kind.name] = kind
+    return kind
+
+
 def create_scheme(name: str, **settings: object) -> MaskScheme:
-    """Return the built-in scheme called `name` with the given settings.
+    """Return the scheme called `name`, built in or of a plug-in, with the given settings.
 
     >>> create_scheme("random", branches=4)
     RandomPartition(branches=4, hide='own', fill='mean')
@@ -360,5 +402,15 @@ def create_scheme(name: str, **settings: object) -> MaskScheme:
         UnknownNameError: no scheme has that name; the nearest one is suggested.
     """
     if name not in SCHEMES:
+        load_plugins(PLUGINS, _accept)
+    if name not in SCHEMES:
         raise unknown_name("scheme", name, SCHEMES)
     return SCHEMES[name](**settings)
+
+
+def _accept(plugin: object) -> None:
+    """Register the scheme that an entry point names; a module has registered its own by now."""
+    if not isinstance(plugin, ModuleType):
+        register_scheme(plugin)  # type: ignore[arg-type]
+    elif not any(kind.__module__.startswith(plugin.__name__) for kind in SCHEMES.values()):
+        raise SettingError(f"{plugin!r} registers no scheme; decorate it with @register_scheme")

@@ -128,3 +128,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     from ..jobs.plan import write_text
 
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_json(content: list[dict[str, Any]]) -> None:
+    """Print plain values as JSON, and nothing else."""
+    typer.echo(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))

@@ -1,20 +1,34 @@
-"""Masking operators: plain definitions in `reference`, and faster forms of them."""
+"""Masking operators: their definitions, forms for CPUs, and fused kernels for GPUs.
+
+`MaskedImage` joins them; `reference` holds what they compute, in plain torch.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from . import library as library  # registers torch.ops.masked_denoise
+from .eager import fill_hidden, merge_branches
+from .fast import why_eager
+from .masked import (
+    MaskedImage,
+    hide_down,
+    mask_distance,
+    masked_distance,
+    merge_up,
+    replace,
+    smoothness,
+)
+from .plan import MaskPlan
 
-from ..scheme import Fill
-from . import cpu, reference
-from .reference import merge_branches
-
-__all__ = ["fill_hidden", "merge_branches"]
-
-
-def fill_hidden(image: Tensor, hidden: Tensor, fill: Fill, *, word: Tensor | None = None) -> Tensor:
-    """Return the image with its hidden pixels filled in; see `reference.fill_hidden`."""
-    plain = image.requires_grad and torch.is_grad_enabled()
-    if fill == "mean" and image.device.type == "cpu" and not plain and image.numel():
-        return cpu.fill_mean(image, hidden)
-    return reference.fill_hidden(image, hidden, fill, word=word)
+__all__ = [
+    "MaskPlan",
+    "MaskedImage",
+    "fill_hidden",
+    "hide_down",
+    "mask_distance",
+    "masked_distance",
+    "merge_branches",
+    "merge_up",
+    "replace",
+    "smoothness",
+    "why_eager",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -49,6 +51,29 @@ def _fill_mean(image: Tensor, hidden: Tensor) -> Tensor:
     return filled
 
 
+def fill_gradient(grad: Tensor, hidden: Tensor, *, mean: bool) -> Tensor:
+    """Return the gradient of `fill_hidden` to its image, from that to its result.
+
+    Args:
+        grad: (N, C, h, w) float.
+        hidden: bool (N, 1, h, w).
+        mean: whether the fill is "mean"; of zeros and numbers nothing comes through.
+    """
+    slope = torch.where(hidden, 0.0, grad)
+    if not mean:
+        return slope
+    wide = torch.promote_types(grad.dtype, torch.float32)
+    rest, weight = torch.where(hidden, grad, 0.0).to(wide), (~hidden).to(wide)
+    slope = slope.to(wide)
+    for radius in (1, 2, 3):  # what a hidden pixel gets goes to those it is the mean of
+        count = _window_sum(weight, radius)
+        slope = slope + _window_sum(rest / count.clamp_min(1) * (count > 0), radius)
+        rest = torch.where(count > 0, 0.0, rest)
+    count = weight.sum((2, 3), keepdim=True).clamp_min(1)
+    slope = slope + rest.sum((2, 3), keepdim=True) / count
+    return torch.where(hidden, 0.0, slope).to(grad.dtype)
+
+
 def _window_sum(x: Tensor, radius: int) -> Tensor:
     """Return the sum over a (2·radius+1)² window, zeros outside, one direction after the other."""
     for dim in (2, 3):
@@ -77,7 +102,7 @@ def _random_neighbor(image: Tensor, word: Tensor) -> Tensor:
     return image.flatten(2).gather(2, index).view_as(image)
 
 
-def merge_branches(outputs: list[Tensor], scored: list[Tensor]) -> Tensor:
+def merge_branches(outputs: Sequence[Tensor], scored: Sequence[Tensor]) -> Tensor:
     """Return the image whose every pixel comes from the branch that scores it (Eq. 7).
 
     Args:
@@ -88,3 +113,30 @@ def merge_branches(outputs: list[Tensor], scored: list[Tensor]) -> Tensor:
     for output, mask in zip(outputs[1:], scored[1:], strict=True):
         merged = torch.where(mask, output, merged)
     return merged
+
+
+def masked_distance(output: Tensor, target: Tensor, scored: Tensor, *, squared: bool) -> Tensor:
+    """Return the mean of |output - target|, or of its square, where scored: float32, 0 for none."""
+    error = torch.where(scored, output - target, 0.0).float()
+    total = error.square().sum() if squared else error.abs().sum()
+    return total / (scored.sum() * output.shape[1]).clamp_min(1)
+
+
+def replace(noisy: Tensor, denoised: Tensor, back: Tensor) -> Tensor:
+    """Return (T·B, C, H, W): the denoised images, with the noisy pixels put back.
+
+    Args:
+        noisy: (B, C, H, W).
+        denoised: (B, C, H, W).
+        back: bool (T, B or 1, 1, H, W), True where the noisy pixel is put back.
+    """
+    return torch.where(back, noisy, denoised).flatten(0, 1)
+
+
+def smoothness(image: Tensor, epsilon: float) -> Tensor:
+    """Return the mean of sqrt(dy² + dx² + epsilon²) - epsilon of (B, C, H, W), in float32."""
+    image = image.float()
+    dy = torch.diff(image, dim=2, append=image[:, :, -1:])
+    dx = torch.diff(image, dim=3, append=image[..., -1:])
+    length = (dy.square() + dx.square() + epsilon**2).sqrt() - epsilon
+    return length.mean() if image.numel() else length.sum()

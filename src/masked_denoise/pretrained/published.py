@@ -62,20 +62,19 @@ def recognise(shapes: Shapes, where: object = "the checkpoint") -> Recognised:
     >>> recognise({name: tuple(value.shape) for name, value in weights.items()}).arguments
     {'width': 4}
     """
-    for key, (backbone, infer) in _NETWORKS.items():
-        if key in shapes:
-            break
-    else:
+    key = next((one for one in _NETWORKS if one in shapes), None)
+    if key is None:
         raise WeightsError(
             f"{where} holds no network that is known here: found {name_some(shapes)}. Needed are "
             f"the weights of {', '.join(name for name, _ in _NETWORKS.values())} under their "
             "published names"
         )
+    backbone, infer = _NETWORKS[key]
     try:
         channels, arguments = infer(shapes)
         with torch.device("meta"):
             network = create_backbone(backbone, channels=channels, **arguments)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError, RuntimeError) as error:
+    except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         told = str(error) if isinstance(error, MaskedDenoiseError) else f"'{key}' stands alone"
         raise WeightsError(
             f"{where} begins like a {backbone}, but its sizes cannot be told: {told}"
@@ -136,7 +135,7 @@ def _deamnet(shapes: Shapes) -> tuple[int, dict[str, Any]]:
 def _nafnet(shapes: Shapes) -> tuple[int, dict[str, Any]]:
     width, channels = shapes["intro.weight"][:2]
     levels = range(_count(shapes, "downs"))
-    block = next(name for name in [*shapes, ""] if name.endswith("conv1.weight") or not name)
+    block = next((name for name in shapes if name.endswith(".conv1.weight")), "")
     wide, narrow = shapes[block][:2]
     return channels, {
         "width": width,

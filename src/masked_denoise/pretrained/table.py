@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from ..errors import unknown_name
 
@@ -18,7 +19,7 @@ ORIGINALS = "https://github.com/lll143653/amsnet"
 """The repository of the paper's authors, whose readme links the original weights."""
 
 _NOT_STATED = "no licence is stated for the weights; the code beside them is MIT"
-_RESTORMER = f"{_NOT_STATED}, the code Restormer was first published with non-commercial"
+_RESTORMER = f"{_NOT_STATED}; the code that Restormer was first published with: non-commercial"
 
 
 def owner() -> str:
@@ -55,11 +56,11 @@ class PretrainedModel:
     paper_psnr: float
     paper_ssim: float
     file_psnr: float
-    arguments: Mapping[str, object] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     license: str = "unknown"
     license_note: str = _NOT_STATED
     source: str = ORIGINALS
-    training_data: str = "the noisy pictures of SIDD-Medium (320), by the authors of the paper"
+    training_data: str = "The noisy pictures of SIDD-Medium (320), by the authors of the paper."
     revision: str | None = None
     sha256: str | None = None
 
@@ -68,12 +69,14 @@ class PretrainedModel:
         """Return owner/name on the Hub."""
         return f"{owner()}/{self.name}"
 
-    def published_numbers(self) -> dict[str, float]:
-        """Return the numbers as they were published; nobody measured them here."""
+    def published_numbers(self) -> dict[str, dict[str, float]]:
+        """Return the numbers as they were published, by data set; nobody measured them here."""
         return {
-            "SIDD validation PSNR (dB), paper, Table 4": self.paper_psnr,
-            "SIDD validation SSIM, paper, Table 4": self.paper_ssim,
-            "SIDD validation PSNR (dB), name of the published file": self.file_psnr,
+            "SIDD validation": {
+                "PSNR in the paper's Table 4": self.paper_psnr,
+                "SSIM in the paper's Table 4": self.paper_ssim,
+                "PSNR in the name of the published file": self.file_psnr,
+            }
         }
 
     def convert_command(self) -> str:
@@ -81,12 +84,12 @@ class PretrainedModel:
         return f"masked-denoise convert {self.file} -o {self.name}"
 
     def missing_message(self) -> str:
-        """Return where the original is and what to type, for when the model cannot be found."""
+        """Return where the original is and what to type, for when the model cannot be loaded."""
+        upload = "" if self.revision else f"No upload to {self.repository} is known. "
         return (
-            f"the weights of '{self.name}' are neither in the cache nor on the Hub as "
-            f"{self.repository}. The original is {self.file}, which its authors link from the "
-            f"readme of {self.source}; download it and type `{self.convert_command()}`, then "
-            f'from_pretrained("local-dir:{self.name}")'
+            f"{upload}The original is {self.file}, which its authors link from the readme of "
+            f"{self.source}: download it, type `{self.convert_command()}`, and load "
+            f"'local-dir:{self.name}'"
         )
 
 
@@ -104,7 +107,7 @@ def find_pretrained(name: str) -> PretrainedModel:
     return PRETRAINED[name]
 
 
-def _arguments(**arguments: object) -> Mapping[str, object]:
+def _arguments(**arguments: Any) -> Mapping[str, Any]:
     return MappingProxyType(arguments)
 
 

@@ -1,0 +1,54 @@
+"""How long a model takes to load from a folder, beside what cannot be saved of it.
+
+That is `safetensors.torch.load_file` plus building the network, both as PyTorch has them. Every
+run checks the weights against their SHA-256 digest. Best of several, after one that fills the
+disk's cache.
+
+python benchmarks/load_time.py restormer
+python benchmarks/load_time.py restormer '{"dim": 48}'
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+from safetensors.torch import load_file
+
+from masked_denoise import AsymmetricMaskDenoiser, create_backbone, from_pretrained
+
+RUNS = 7
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Return the shortest time of a call, in seconds."""
+    times = []
+    for _ in range(RUNS + 1):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def main(name: str, arguments: dict[str, object]) -> None:
+    """Print the times and their ratio."""
+    denoiser = AsymmetricMaskDenoiser(name, backbone_args=arguments)
+    size = sum(weight.numel() for weight in denoiser.backbone.parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        denoiser.save_pretrained(folder, card=False)
+        read = seconds(lambda: load_file(f"{folder}/model.safetensors"))
+        build = seconds(lambda: create_backbone(name, **arguments))
+        load = seconds(lambda: from_pretrained(folder))
+    print(
+        f"{name}, {size / 1e6:.1f} M parameters, {torch.get_num_threads()} threads: load_file "
+        f"{1e3 * read:.0f} ms + build {1e3 * build:.0f} ms; from_pretrained {1e3 * load:.0f} ms; "
+        f"ratio {load / (read + build):.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if sys.argv[1:] else "restormer", json.loads((sys.argv[2:] or ["{}"])[0]))

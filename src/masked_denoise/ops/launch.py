@@ -1,0 +1,347 @@
+"""Calls of the Triton kernels: tensors and plain numbers in, tensors out.
+
+Each function has the arguments of the operator of the same name in `library`, and computes the
+same. On a CPU they work where TRITON_INTERPRET=1 was set before triton was imported.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .plan import MaskPlan, Place
+
+PIXELS = 1024  # of a tile
+CHUNK = 4096  # numbers that `finish` adds at a time
+MEAN_ROWS, MEAN_COLUMNS, MEAN_PARTS = 16, 256, 16
+
+
+def hide_down(
+    image: Tensor,
+    sample: Tensor | None,
+    draw: Tensor | None,
+    mask: Tensor | None,
+    bad: Tensor | None,
+    plan: Sequence[int],
+    place: Sequence[int],
+    branch: int,
+    scored: bool,
+    mean: bool,
+    value: float,
+    channels_last: bool,
+) -> Tensor:
+    """Return the filled sub-images of one branch."""
+    s, (b, c, height, width) = place[0], image.shape
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    shape = (b * s * s, c, -(-height // s), -(-width // s))
+    out = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=layout)
+    if not out.numel():
+        return out
+    masks = _masks(image, sample, draw, mask, plan, place, branch)
+    masks |= {"image": image, "out": out, "bad": _bytes(image, bad), "HAS_BAD": bad is not None}
+    masks |= _strides("image_b image_c image_h image_w", image)
+    masks |= _strides("out_n out_c out_h out_w", out)
+    masks |= _strides("bad_b _ bad_h bad_w", bad)
+    kernels = _kernels()
+    with _device(image):
+        if not mean:
+            (bits,) = struct.unpack("q", struct.pack("d", value))
+            grid, tiles = _tiles(b, s * shape[2], s * shape[3])
+            kernels.hide[grid](**masks, **tiles, value=bits, C=c, SCORED=scored)
+            return out
+        empty = torch.zeros(shape[0], dtype=torch.int32, device=image.device)
+        masks |= {"empty": empty, "C": c, "WIDE": _wide(image), "CHANNELS": _power(c, 1)}
+        across = min(_power(s * shape[3], 64), MEAN_COLUMNS)
+        tiles_y, tiles_x = -(-shape[2] // MEAN_ROWS), -(-s * shape[3] // across)
+        kernels.hide_mean[(b * s * tiles_y * tiles_x,)](
+            **masks, tiles_y=tiles_y, tiles_x=tiles_x, BY=MEAN_ROWS, BX=across
+        )
+        across = min(_power(shape[3], 64), MEAN_COLUMNS)
+        kernels.hide_mean_of_all[(shape[0] * MEAN_PARTS,)](**masks, PARTS=MEAN_PARTS, BX=across)
+    return out
+
+
+def merge_up(
+    outputs: Tensor,
+    sample: Tensor | None,
+    draw: Tensor | None,
+    label: Tensor | None,
+    plan: Sequence[int],
+    place: Sequence[int],
+    height: int,
+    width: int,
+) -> Tensor:
+    """Return the images that K branches make together."""
+    branches, n, c = outputs.shape[:3]
+    b = n // place[0] ** 2
+    out = outputs.new_empty((b, c, height, width))
+    if not out.numel():
+        return out
+    masks = _masks(out, sample, draw, label, plan, place, 0) | {"K": branches}
+    del masks["OTHERS"], masks["RADIUS"]
+    masks |= _strides("outputs_k outputs_n outputs_c outputs_h outputs_w", outputs)
+    masks |= _strides("out_b out_c out_h out_w", out)
+    grid, tiles = _tiles(b, height, width)
+    with _device(outputs):
+        _kernels().merge[grid](outputs=outputs, out=out, C=c, **masks, **tiles)
+    return out
+
+
+def replace(
+    noisy: Tensor,
+    denoised: Tensor,
+    sample: Tensor | None,
+    bad: Tensor | None,
+    states: Sequence[int],
+    threshold: int,
+    place: Sequence[int],
+) -> Tensor:
+    """Return the denoised images with noisy pixels put back, one copy a state."""
+    b, c, height, width = noisy.shape
+    out = noisy.new_empty((len(states) * b, c, height, width))
+    if not out.numel():
+        return out
+    grid, tiles = _tiles(b, height, width)
+    masks = _masks(noisy, sample, None, None, MaskPlan(0, 0, 0), place, 0)
+    masks = {name: masks[name] for name in ("sample", "first", "top", "left", "HAS_SAMPLE")}
+    masks |= {"noisy": noisy, "denoised": denoised, "C": c, "threshold": threshold, "H": height}
+    masks |= {"bad": _bytes(noisy, bad), "HAS_BAD": bad is not None, "W": width}
+    masks |= _strides("bad_b _ bad_h bad_w", bad)
+    masks |= _strides("noisy_b noisy_c noisy_h noisy_w", noisy)
+    masks |= _strides("denoised_b denoised_c denoised_h denoised_w", denoised)
+    masks |= _strides("out_b out_c out_h out_w", out)
+    with _device(noisy):
+        for copy, state in zip(out.split(b), states, strict=True):
+            _kernels().replace[grid](out=copy, state=_signed(state), **masks, **tiles)
+    return out
+
+
+def masked_distance(
+    output: Tensor,
+    image: Tensor,
+    sample: Tensor | None,
+    draw: Tensor | None,
+    mask: Tensor | None,
+    plan: Sequence[int],
+    place: Sequence[int],
+    branch: int,
+    squared: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the mean distance over scored pixels and channels, and one over their number."""
+    b, c = image.shape[:2]
+    wide = torch.promote_types(torch.promote_types(output.dtype, image.dtype), torch.float32)
+    grid, tiles = _tiles(b if c else 0, place[0] * output.shape[2], place[0] * output.shape[3])
+    totals = torch.empty(grid, dtype=wide, device=image.device)
+    counts = torch.empty(grid, dtype=torch.int32, device=image.device)
+    with _device(image):
+        if grid[0]:
+            _kernels().distance[grid](
+                **_distance(output, image, sample, draw, mask, plan, place, branch, squared),
+                **tiles,
+                totals=totals,
+                counts=counts,
+            )
+        return _finish(totals, counts, each=c)
+
+
+def masked_distance_backward(
+    grad: Tensor,
+    scale: Tensor,
+    output: Tensor,
+    image: Tensor,
+    sample: Tensor | None,
+    draw: Tensor | None,
+    mask: Tensor | None,
+    plan: Sequence[int],
+    place: Sequence[int],
+    branch: int,
+    squared: bool,
+) -> Tensor:
+    """Return the gradient to the output, in its memory layout."""
+    slope = torch.empty_like(output)
+    if slope.numel():
+        height, width = place[0] * output.shape[2], place[0] * output.shape[3]
+        grid, tiles = _tiles(len(image), height, width)
+        with _device(image):
+            _kernels().distance_backward[grid](
+                **_distance(output, image, sample, draw, mask, plan, place, branch, squared),
+                **_strides("slope_n slope_c slope_h slope_w", slope),
+                **tiles,
+                slope=slope,
+                grad=grad,
+                scale=scale,
+            )
+    return slope
+
+
+def smoothness(image: Tensor, epsilon: float) -> Tensor:
+    """Return the mean length of the gradient."""
+    (b, c, height, width), numel = image.shape, image.numel()
+    grid, tiles = _tiles(b * c, height, width)
+    totals = torch.empty(grid, dtype=torch.float32, device=image.device)
+    with _device(image):
+        if numel:
+            _kernels().smoothness[grid](
+                image=image,
+                totals=totals,
+                epsilon=epsilon,
+                squared_epsilon=epsilon**2,
+                C=c,
+                H=height,
+                W=width,
+                **_strides("image_b image_c image_h image_w", image),
+                **tiles,
+            )
+        return _finish(totals, None, number=numel)[0]
+
+
+def smoothness_backward(grad: Tensor, image: Tensor, epsilon: float) -> Tensor:
+    """Return the gradient of `smoothness` to the image, in its memory layout."""
+    slope = torch.empty_like(image)
+    b, c, height, width = image.shape
+    grid, tiles = _tiles(b * c, height, width)
+    if slope.numel():
+        with _device(image):
+            _kernels().smoothness_backward[grid](
+                image=image,
+                slope=slope,
+                grad=grad,
+                squared_epsilon=epsilon**2,
+                scale=1 / image.numel(),
+                C=c,
+                H=height,
+                W=width,
+                **_strides("image_b image_c image_h image_w", image),
+                **_strides("slope_b slope_c slope_h slope_w", slope),
+                **tiles,
+            )
+    return slope
+
+
+def _distance(
+    output: Tensor,
+    image: Tensor,
+    sample: Tensor | None,
+    draw: Tensor | None,
+    mask: Tensor | None,
+    plan: Sequence[int],
+    place: Sequence[int],
+    branch: int,
+    squared: bool,
+) -> dict[str, Any]:
+    """Return the arguments that the kernels of the distance share."""
+    return {
+        **_masks(image, sample, draw, mask, plan, place, branch),
+        **_strides("output_n output_c output_h output_w", output),
+        **_strides("image_b image_c image_h image_w", image),
+        "output": output,
+        "image": image,
+        "C": image.shape[1],
+        "SQUARED": squared,
+        "WIDE": _wide(output, image),
+    }
+
+
+def _finish(
+    totals: Tensor, counts: Tensor | None, *, each: int = 0, number: int = 0
+) -> tuple[Tensor, Tensor]:
+    mean = torch.empty((), dtype=torch.float32, device=totals.device)
+    scale = torch.empty_like(mean)
+    _kernels().finish[(1,)](
+        totals=totals,
+        counts=totals if counts is None else counts,
+        mean=mean,
+        scale=scale,
+        programs=len(totals),
+        each=each,
+        number=number,
+        COUNTED=counts is not None,
+        BX=CHUNK,
+        num_warps=8,
+    )
+    return mean, scale
+
+
+def _masks(
+    image: Tensor,
+    sample: Tensor | None,
+    draw: Tensor | None,
+    mask: Tensor | None,
+    plan: Sequence[int],
+    place: Sequence[int],
+    branch: int,
+) -> dict[str, Any]:
+    """Return what every kernel must know of the mask; `image` stands in for absent tensors."""
+    spec, where = MaskPlan(*plan), Place(*place)
+    return {
+        "map": _bytes(image, mask),
+        "sample": image if sample is None else sample.contiguous(),
+        "draw": image if draw is None else draw,
+        "state": _signed(spec.state),
+        "branch": branch,
+        "first": where.sample,
+        "top": where.row,
+        "left": where.col,
+        "H": image.shape[2],
+        "W": image.shape[3],
+        **_strides("map_n _ map_h map_w", mask),
+        "KIND": spec.kind if mask is None else 0,
+        "K": spec.branches,
+        "OTHERS": bool(spec.others),
+        "SIZE": spec.size,
+        "RADIUS": spec.radius,
+        "S": where.stride,
+        "HAS_DRAW": draw is not None,
+        "HAS_SAMPLE": sample is not None,
+    }
+
+
+def _strides(names: str, x: Tensor | None) -> dict[str, int]:
+    steps = x.stride() if x is not None else (0,) * len(names.split())
+    return {name: step for name, step in zip(names.split(), steps, strict=True) if name != "_"}
+
+
+def _tiles(planes: int, height: int, width: int) -> tuple[tuple[int], dict[str, int]]:
+    """Return the grid and the arguments of kernels that cut planes into tiles."""
+    across = min(_power(width, 32), PIXELS)
+    down = PIXELS // across
+    tiles_y, tiles_x = -(-height // down), -(-width // across)
+    shape = {"tiles_y": tiles_y, "tiles_x": tiles_x, "BY": down, "BX": across}
+    return (planes * tiles_y * tiles_x,), shape
+
+
+def _power(number: int, least: int) -> int:
+    """Return the power of two that is neither under the number nor under `least`."""
+    return max(1 << max(number - 1, 0).bit_length(), least)
+
+
+def _bytes(image: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return image
+    return mask.view(torch.uint8) if mask.dtype == torch.bool else mask
+
+
+def _signed(word: int) -> int:
+    """Return a 32-bit word as a signed number, so that all words have one type in a kernel."""
+    return word - 2**32 if word >= 2**31 else word
+
+
+def _wide(*images: Tensor) -> Any:
+    """Return the type in which a kernel adds up: float32, or float64 for float64."""
+    language = import_module("triton.language")
+    double = any(image.dtype == torch.float64 for image in images)
+    return language.float64 if double else language.float32
+
+
+def _kernels() -> Any:
+    return import_module(".triton_kernels", __package__)
+
+
+def _device(x: Tensor) -> AbstractContextManager[Any]:
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

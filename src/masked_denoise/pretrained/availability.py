@@ -1,0 +1,78 @@
+"""Where a named model can be had from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ..config import CONFIG
+from ..weights import WEIGHTS
+from .table import PretrainedModel
+
+
+class Availability(NamedTuple):
+    """Where a named model is.
+
+    Attributes:
+        shipped: it came with the package, which no model does so far.
+        cached: it was downloaded, and can be loaded without a connection.
+        hub: "yes" or "no", "not checked", or why no answer came.
+        convertible: its authors publish a file that `masked-denoise convert` reads.
+    """
+
+    shipped: bool
+    cached: bool
+    hub: str
+    convertible: bool
+
+    def words(self) -> str:
+        """Return it for people.
+
+        >>> Availability(False, True, "not checked", True).words()
+        'cached, to convert'
+        """
+        told = ["shipped"] * self.shipped + ["cached"] * self.cached
+        if self.hub != "not checked":
+            known = {"yes": "on the Hub", "no": "not on the Hub"}
+            told.append(known.get(self.hub, f"the Hub: {self.hub}"))
+        told += ["to convert"] * self.convertible
+        return ", ".join(told)
+
+
+def availability(
+    model: PretrainedModel, *, online: bool = False, cache_dir: str | Path | None = None
+) -> Availability:
+    """Return where a model is; no connection is made unless `online`."""
+    from huggingface_hub import try_to_load_from_cache
+
+    def cached(file: str) -> bool:
+        found = try_to_load_from_cache(
+            model.repository, file, cache_dir=cache_dir, revision=model.revision
+        )
+        return isinstance(found, str)
+
+    return Availability(
+        shipped=False,
+        cached=cached(CONFIG) and cached(WEIGHTS),
+        hub=_ask(model) if online else "not checked",
+        convertible=True,
+    )
+
+
+def _ask(model: PretrainedModel) -> str:
+    """Return whether the Hub has the model, or why that is not known."""
+    from huggingface_hub import HfApi
+
+    from ..errors import WeightsError
+    from .failures import Request, explained
+    from .place import Place
+
+    place = Place(repository=model.repository, revision=model.revision)
+    try:
+        with explained(Request(place, WEIGHTS)):
+            there = HfApi(library_name="masked-denoise").file_exists(
+                model.repository, WEIGHTS, revision=model.revision
+            )
+    except WeightsError as error:
+        return str(error)
+    return "yes" if there else "no"
