@@ -114,7 +114,7 @@ def run_all(
     sub_images = pixels.down(image)
     same = torch.zeros(len(image), dtype=torch.int64, device=image.device)
     grid = pixels.grid(len(image), size, sample=same, origin=origin, device=image.device)
-    label = scheme.label(grid, key)
+    label = scheme.label_of_pass(grid, key)
     unseen = outside(grid, (origin[0] + size[0], origin[1] + size[1]))
     if bad is not None:
         unseen = pixels.down(bad) if unseen is None else unseen | pixels.down(bad)

@@ -161,6 +161,13 @@ class MaskScheme:
         """Return uint8 (N, 1, h, w): the branch that scores each pixel; 255 means none does."""
         raise NotImplementedError("a MaskScheme needs a label(grid, key) method")
 
+    def label_of_pass(self, grid: Grid, key: Key) -> Tensor:
+        """Return the label for pass number `key.draw` of several that are averaged.
+
+        That is `label`, but where a scheme knows draws that complement each other.
+        """
+        return self.label(grid, key)
+
     def hidden(self, label: Tensor, branch: int) -> Tensor:
         """Return bool (N, 1, h, w): the pixels that branch `branch` must not see."""
         return label == branch
@@ -236,6 +243,24 @@ class RandomPartition(MaskScheme):
         if self.branches == 2:
             return self.coin(grid, key)
         return ((self.bits(grid, key) * self.branches) >> 32).to(torch.uint8)
+
+    def label_of_pass(self, grid: Grid, key: Key) -> Tensor:
+        """Return the group of each pixel, balanced over every four passes where K is 2.
+
+        The four share one random partition: as it is, with every other row swapped, every other
+        column, and both (a checkerboard). Whatever was drawn, each of a pixel's eight neighbours is
+        then visible to its branch in exactly two of them. Four such passes are worth about eight
+        random ones.
+        """
+        if self.branches != 2:
+            return self.label(grid, key)
+        block, place = divmod(key.draw, 4)
+        label = self.label(grid, key._replace(draw=block))
+        if place & 1:
+            label = label ^ (grid.sub_row & 1).to(torch.uint8)
+        if place & 2:
+            label = label ^ (grid.sub_col & 1).to(torch.uint8)
+        return label
 
     def hidden(self, label: Tensor, branch: int) -> Tensor:
         """Return the pixels of the branch's own group, or of all groups but the next one."""

@@ -212,7 +212,8 @@ class _Making(TorchFunctionMode):
             if isinstance(target, nn.Parameter) and name in _SETTERS:
                 return target
             layout = kwargs.get("memory_format")
-            if isinstance(target, nn.Parameter) and name == "to" and layout is not None:
+            same = not any(args[1:])  # neither device nor dtype
+            if isinstance(target, nn.Parameter) and name == "to" and layout is not None and same:
                 return torch.empty_like(target, memory_format=layout)  # nothing in it to copy
         return func(*args, **kwargs)
 

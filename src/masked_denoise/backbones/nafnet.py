@@ -75,7 +75,7 @@ def _scaled(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
 
 @register_backbone(
     "nafnet",
-    size_multiple=16,
+    size_multiple=lambda arguments: 2 ** len(arguments["encoder_blocks"]),
     global_skip=True,
     license="Apache-2.0",
     source="Chen et al. 2022 (arXiv:2204.04676)",

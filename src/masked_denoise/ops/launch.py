@@ -58,9 +58,10 @@ def hide_down(
         empty = torch.zeros(shape[0], dtype=torch.int32, device=image.device)
         masks |= {"empty": empty, "C": c, "WIDE": _wide(image), "CHANNELS": _power(c, 1)}
         across = min(_power(s * shape[3], 64), MEAN_COLUMNS)
-        tiles_y, tiles_x = -(-shape[2] // MEAN_ROWS), -(-s * shape[3] // across)
+        down = min(_power(shape[2], 1), MEAN_ROWS)
+        tiles_y, tiles_x = -(-shape[2] // down), -(-s * shape[3] // across)
         kernels.hide_mean[(b * s * tiles_y * tiles_x,)](
-            **masks, tiles_y=tiles_y, tiles_x=tiles_x, BY=MEAN_ROWS, BX=across
+            **masks, tiles_y=tiles_y, tiles_x=tiles_x, BY=down, BX=across
         )
         across = min(_power(shape[3], 64), MEAN_COLUMNS)
         kernels.hide_mean_of_all[(shape[0] * MEAN_PARTS,)](**masks, PARTS=MEAN_PARTS, BX=across)

@@ -170,8 +170,8 @@ def hide(
     source = image + number * image_b + y.to(tl.int64) * image_h + x.to(tl.int64) * image_w
     target = out + number * (S * S) * out_n + _at(y, x, out_n, out_h, out_w, S)
     other = value.to(tl.int64).to(tl.float64, bitcast=True).to(image.dtype.element_ty)
-    for _ in range(C):
-        tl.store(target, tl.load(source, mask=keep, other=other), mask=inside)
+    for _ in range(C):  # the load knows nothing of the mask, so that it takes four pixels at once
+        tl.store(target, tl.where(keep, tl.load(source, mask=here, other=0), other), mask=inside)
         source += image_c
         target += out_c
 
@@ -193,7 +193,8 @@ def _row(
         visible = visible & ~_bad(y, x, here, bad, bad_h, bad_w)
     source = image + y.to(tl.int64) * image_h + x.to(tl.int64) * image_w
     source = source + channel.to(tl.int64) * image_c
-    return tl.load(source, mask=visible & (channel < C), other=0).to(WIDE), visible
+    colour = tl.load(source, mask=here & (channel < C), other=0).to(WIDE)
+    return tl.where(visible, colour, 0.0), visible
 
 
 @triton.jit(do_not_specialize=DRAWN)
@@ -425,8 +426,8 @@ def replace(
     clean = denoised + b * denoised_b + y * denoised_h + x * denoised_w
     target = out + b * out_b + y * out_h + x * out_w
     for _ in range(C):
-        value = tl.load(clean, mask=here & ~back, other=0)
-        tl.store(target, tl.where(back, tl.load(noise, mask=back, other=0), value), mask=here)
+        value = tl.where(back, tl.load(noise, mask=here), tl.load(clean, mask=here))
+        tl.store(target, value, mask=here)
         noise += noisy_c
         clean += denoised_c
         target += out_c
@@ -449,17 +450,17 @@ def distance(
     b, y, x = _tile(tiles_y, tiles_x, BY, BX)
     number = b.to(tl.int64)
     start, chosen = _start(draw, sample, state, branch, first, b, HAS_DRAW, HAS_SAMPLE)
+    here = (y < H) & (x < W)
     scored = _picked(
-        y, x, (y < H) & (x < W), start, chosen, top, left,
-        map + number * (S * S) * map_n, map_n, map_h, map_w,
+        y, x, here, start, chosen, top, left, map + number * (S * S) * map_n, map_n, map_h, map_w,
         KIND, K, OTHERS, SIZE, RADIUS, S, True,
     )  # fmt: skip
     ours = output + number * (S * S) * output_n + _at(y, x, output_n, output_h, output_w, S)
     theirs = image + number * image_b + y.to(tl.int64) * image_h + x.to(tl.int64) * image_w
     total = tl.zeros((BY, BX), WIDE)
     for _ in range(C):
-        error = tl.load(ours, mask=scored, other=0).to(WIDE)
-        error -= tl.load(theirs, mask=scored, other=0).to(WIDE)
+        error = tl.load(ours, mask=here, other=0).to(WIDE)
+        error = tl.where(scored, error - tl.load(theirs, mask=here, other=0).to(WIDE), 0.0)
         total += error * error if SQUARED else tl.abs(error)
         ours += output_c
         theirs += image_c
@@ -500,9 +501,9 @@ def distance_backward(
     b, y, x = _tile(tiles_y, tiles_x, BY, BX)
     number = b.to(tl.int64)
     start, chosen = _start(draw, sample, state, branch, first, b, HAS_DRAW, HAS_SAMPLE)
+    here = (y < H) & (x < W)
     scored = _picked(
-        y, x, (y < H) & (x < W), start, chosen, top, left,
-        map + number * (S * S) * map_n, map_n, map_h, map_w,
+        y, x, here, start, chosen, top, left, map + number * (S * S) * map_n, map_n, map_h, map_w,
         KIND, K, OTHERS, SIZE, RADIUS, S, True,
     )  # fmt: skip
     ours = output + number * (S * S) * output_n + _at(y, x, output_n, output_h, output_w, S)
@@ -511,8 +512,8 @@ def distance_backward(
     inside = (y < (H + S - 1) // S * S) & (x < (W + S - 1) // S * S)
     factor = tl.load(grad).to(WIDE) * tl.load(scale).to(WIDE)
     for _ in range(C):
-        error = tl.load(ours, mask=scored, other=0).to(WIDE)
-        error -= tl.load(theirs, mask=scored, other=0).to(WIDE)
+        error = tl.load(ours, mask=here, other=0).to(WIDE)
+        error = tl.where(scored, error - tl.load(theirs, mask=here, other=0).to(WIDE), 0.0)
         if SQUARED:
             step = 2 * error * factor
         else:

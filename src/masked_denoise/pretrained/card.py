@@ -77,10 +77,10 @@ def write_card(
 
     path = folder / README
     try:
-        if path.exists() and not is_generated(path.read_text("utf-8", "replace")):
-            return False
         if before_after is not None:
             write_whole(folder / PICTURE, before_after_png(denoiser, before_after))
+        if path.exists() and not is_generated(path.read_text("utf-8", "replace")):
+            return False
         picture = (folder / PICTURE).exists()
         card = model_card(config_of(denoiser), repository=repository, picture=picture)
         write_whole(path, card.encode())
