@@ -1,8 +1,8 @@
 """A small Hugging Face Hub on this machine: the protocol as the real client speaks it.
 
 Two servers, as there: the Hub itself, and a store ("CDN") under a host name of its own, to which
-large files are redirected and which must never see a token. Repositories hold commits, branches and tags;
-they can be private or gated. `fail` makes answers go wrong, and `log` holds what was asked.
+large files are redirected and which must never see a token. Repositories hold commits, branches and
+tags; they can be private or gated. `fail` makes answers go wrong, and `log` holds what was asked.
 """
 
 from __future__ import annotations

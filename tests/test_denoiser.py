@@ -414,8 +414,8 @@ class Spy(RandomPartition):
 
     drawn: list[tuple[Key, int, Tensor]]
 
-    def label(self, grid: Grid, key: Key) -> Tensor:
-        drawn = super().label(grid, key)
+    def label_of_pass(self, grid: Grid, key: Key) -> Tensor:
+        drawn = super().label_of_pass(grid, key)
         self.drawn.append((key, grid.stride, drawn))
         return drawn
 
@@ -515,7 +515,7 @@ def test_network_is_told_what_to_predict() -> None:
     scheme, grid = RandomPartition(2), PixelDownsample(1).grid(1, (12, 12))
     expected = torch.zeros(1, 3, 12, 12)
     for draw in range(4):
-        label = scheme.label(grid, Key(0, Purpose.INFER, draw))
+        label = scheme.label_of_pass(grid, Key(0, Purpose.INFER, draw))
         for branch in range(2):
             filled = fill_hidden(image[None], label == branch, "mean")
             expected += torch.where(label == branch, filled + 0.25, 0) / 4

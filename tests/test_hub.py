@@ -62,7 +62,8 @@ def fresh_client(monkeypatch: pytest.MonkeyPatch, home: Path, **settings: str) -
     settings = {
         "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
-        "HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "1", "NO_PROXY": "127.0.0.1,localhost",
+        "HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
         **settings,
     }  # fmt: skip
     for name, value in settings.items():

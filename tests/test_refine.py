@@ -63,6 +63,21 @@ def test_share_of_replaced_pixels(share: float) -> None:
         assert abs(found - share) <= 4.5 * math.sqrt(share * (1 - share)) / 300
 
 
+@pytest.mark.parametrize(
+    ("draws", "share", "often"), [(4, 0.25, {1}), (4, 0.5, {2}), (8, 0.16, {1, 2})]
+)
+def test_balanced_draws_put_every_pixel_back_equally_often(
+    draws: int, share: float, often: set[int]
+) -> None:
+    size = (120, 130)
+    masks = [replacement(size, 1, share, key=Key(5, 0, t), draws=draws) for t in range(draws)]
+    count = torch.stack(masks).sum(0)
+    assert set(count.unique().tolist()) == often
+    assert all(abs(float(m.float().mean()) - share) < 0.02 for m in masks)
+    near = torch.stack(masks)[..., 1:] & torch.stack(masks)[..., :-1]
+    assert abs(float(near.float().mean()) - share**2) < 0.01  # neighbours are independent
+
+
 def test_replacement_depends_on_seed_draw_and_place() -> None:
     def draw(
         key: Key, origin: tuple[int, int] = (0, 0), size: tuple[int, int] = (64, 64)

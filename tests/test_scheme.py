@@ -412,3 +412,26 @@ def test_a_random_neighbour_is_no_fill_where_it_would_often_be_hidden_too() -> N
         with pytest.raises(SettingError, match="Noise2Void"):
             make(fill="neighbor")
     assert Noise2Void().fill == "neighbor"
+
+
+def test_four_passes_show_every_neighbour_twice() -> None:
+    """Balanced passes: of the four, two show each of the eight neighbours to a pixel's branch."""
+    scheme = RandomPartition(2)
+    for stride, origin in ((1, (0, 0)), (2, (6, 2))):
+        grid = PixelDownsample(stride).grid(2, (22, 26), origin=origin)
+        for block in range(2):
+            keys = [Key(1, 3, 4 * block + place) for place in range(4)]
+            labels = torch.stack([scheme.label_of_pass(grid, key).long() for key in keys])
+            assert torch.equal(labels[0], scheme.label(grid, Key(1, 3, block)).long())
+            for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+                other = labels.roll((-dy, -dx), (3, 4))
+                differs = (labels != other)[..., :-1, 1:-1].sum(0)
+                assert bool((differs == 2).all())
+
+
+@pytest.mark.parametrize("scheme", [RandomPartition(3), Checkerboard(), Lattice(3)], ids=repr)
+def test_passes_of_other_schemes_are_their_draws(scheme: MaskScheme) -> None:
+    grid = PixelDownsample(1).grid(1, (9, 12))
+    for draw in range(5):
+        key = Key(2, 0, draw)
+        assert torch.equal(scheme.label_of_pass(grid, key), scheme.label(grid, key))

@@ -18,7 +18,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from masked_denoise import AsymmetricMaskDenoiser, from_pretrained, register_backbone
+from masked_denoise import (
+    AsymmetricMaskDenoiser,
+    from_pretrained,
+    list_backbones,
+    register_backbone,
+)
 from masked_denoise.backbones import registry
 from masked_denoise.checkpoint import CONFIG, WEIGHTS, load_model, recipe_of
 from masked_denoise.errors import CheckpointError, SettingError, WeightsError
@@ -267,6 +272,7 @@ def test_absurd_networks_are_refused_before_they_are_made(
 def test_a_network_without_end_is_stopped(
     folder: Path, files: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    list_backbones()  # those that are built in stay
     monkeypatch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
 
     @register_backbone("deep-example", license="MIT")
@@ -469,6 +475,7 @@ class Loose(nn.Module):
 def test_arguments_that_json_cannot_hold_are_named(
     value: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    list_backbones()  # those that are built in stay
     monkeypatch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
     register_backbone("takes-x")(lambda channels=3, x=None: nn.Conv2d(channels, channels, 1))
     denoiser = AsymmetricMaskDenoiser("takes-x", backbone_args={"x": value})

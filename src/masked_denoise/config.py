@@ -171,10 +171,11 @@ def _is_refinement(value: Any) -> bool:
         return True
     return (
         type(value) is dict
-        and set(value) == {"draws", "share", "masked"}
+        and set(value) - {"balanced"} == {"draws", "share", "masked"}
         and _whole(1, 10_000).holds(value["draws"])
         and _is_number(value["share"])
         and type(value["masked"]) is bool
+        and type(value.get("balanced", False)) is bool
     )
 
 
@@ -231,7 +232,9 @@ _RULES: dict[str, Rule] = {
     ),
     "train_stride": Rule(_is_strides, "a list of whole numbers from 1 to 1024"),
     "stride": _whole(1, 1024),
-    "refine": Rule(_is_refinement, 'null, or an object of "draws", "share" and "masked"'),
+    "refine": Rule(
+        _is_refinement, 'null, or an object of "draws", "share", "masked" and "balanced"'
+    ),
     "passes": _whole(1, 1_000_000),
     "observation": Rule(_is_number, "a number"),
     "chroma_radius": _whole(0, 1_000_000),

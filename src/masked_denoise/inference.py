@@ -85,7 +85,15 @@ def _denoise_piece(
     keys = [Key(seed, Purpose.REFINE, draw) for draw in range(settings.draws)]
     masks = torch.stack(  # one mask for all images of the batch
         [
-            replacement(size, 1, settings.share, key=key, origin=origin, device=image.device)
+            replacement(
+                size,
+                1,
+                settings.share,
+                key=key,
+                origin=origin,
+                device=image.device,
+                draws=settings.draws if settings.balanced else 0,
+            )
             for key in keys
         ]
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .errors import SettingError
 from .pixels import PixelDownsample
-from .scheme import Key, Purpose, hash_pixels
+from .scheme import WORD, Key, Purpose, hash_pixels
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,15 @@ class Refinement:
         masked: True sends every replaced image through the masked branches at stride 1, as the
             paper's code does (K·T network passes); False sends it through the plain network, as
             AP-BSN does (T passes), which needs a blind-spot network.
+        balanced: True spreads the replaced pixels evenly over the draws: with T·share whole every
+            pixel is put back in exactly T·share of them. False draws anew each time, as both
+            papers do.
     """
 
     draws: int = 8
     share: float = 0.16
     masked: bool = True
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         if self.draws < 1 or not 0 <= self.share < 1:
@@ -43,14 +47,21 @@ def replacement(
     share: float,
     *,
     key: Key,
+    draws: int = 0,
     sample: Tensor | int = 0,
     origin: tuple[int, int] = (0, 0),
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Return bool (B, 1, H, W), True where the noisy pixel is put back, with odds `share`."""
+    """Return bool (B, 1, H, W), True where the noisy pixel is put back, with odds `share`.
+
+    With `draws` = T, draw t of T takes the pixels whose one random number u fulfils
+    (u + t/T) mod 1 < share: systematic sampling. With 0 every draw has numbers of its own.
+    """
     grid = PixelDownsample(1).grid(batch, size, sample=sample, origin=origin, device=device)
-    word = hash_pixels(key._replace(purpose=Purpose.REPLACE), grid.sample, grid.row, grid.col)
-    return word < int(share * 2**32)
+    turn = (key.draw << 32) // draws if draws else 0
+    key = key._replace(purpose=Purpose.REPLACE, draw=0 if draws else key.draw)
+    word = hash_pixels(key, grid.sample, grid.row, grid.col)
+    return (word + turn & WORD) < int(share * 2**32)
 
 
 def refine(

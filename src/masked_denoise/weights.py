@@ -179,9 +179,10 @@ def _kind(tensor: Tensor) -> str:
     return "complex" if tensor.is_complex() else "bool" if tensor.dtype == torch.bool else "whole"
 
 
-_FACTORIES = {
-    torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.randint,
-    torch.randperm, torch.arange, torch.linspace, torch.eye, torch.empty_strided,
+_SIZED = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
+_FACTORIES = _SIZED | {
+    torch.full, torch.randint, torch.randperm, torch.arange, torch.linspace, torch.eye,
+    torch.empty_strided,
 }  # fmt: skip
 _SETTERS = {
     "uniform_", "normal_", "zero_", "fill_", "erfinv_", "mul_", "add_", "clamp_",
@@ -204,24 +205,32 @@ class _Making(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
         if func in _FACTORIES and kwargs.get("out") is None:
             self._count(func, args, kwargs)
-        elif not self.set_parameters and (args or kwargs):
+        elif not self.set_parameters and name in _SETTERS:
             target = args[0] if args else kwargs.get("tensor")
-            name = getattr(func, "__name__", "")
-            if isinstance(target, nn.Parameter) and name in _SETTERS:
+            if isinstance(target, nn.Parameter):
                 return target
-            layout = kwargs.get("memory_format")
-            same = not any(args[1:])  # neither device nor dtype
-            if isinstance(target, nn.Parameter) and name == "to" and layout is not None and same:
-                return torch.empty_like(target, memory_format=layout)  # nothing in it to copy
+        elif not self.set_parameters and name == "to" and _is_new_layout(args, kwargs):
+            return torch.empty_like(args[0], **kwargs)  # nothing in it to copy
         return func(*args, **kwargs)
 
     def _count(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        self.elements -= func(*args, **{**kwargs, "device": "meta"}).numel()
+        sizes = args if len(args) != 1 or isinstance(args[0], int) else args[0]
+        if func in _SIZED and sizes and all(type(size) is int for size in sizes):
+            self.elements -= math.prod(sizes)
+        else:
+            self.elements -= func(*args, **{**kwargs, "device": "meta"}).numel()
         self.tensors -= 1
         if self.elements < 0 or self.tensors < 0:
             raise WeightsError(
                 "the backbone's arguments make a network far larger than the weights stored with "
                 "them"
             )
+
+
+def _is_new_layout(args: Any, kwargs: dict[str, Any]) -> bool:
+    """Return whether a call of `to` gives a parameter another memory layout, and nothing else."""
+    nothing_else = all(one is None or one is False for one in args[1:])
+    return set(kwargs) == {"memory_format"} and nothing_else and isinstance(args[0], nn.Parameter)

@@ -177,13 +177,12 @@ def hide(
 
 
 @triton.jit
-def _row(
-    image, y, x, channel, start, branch, top, left, map, bad, C, H, W,
-    image_c, image_h, image_w, map_n, map_h, map_w, bad_h, bad_w,
+def _visible(
+    y, x, start, branch, top, left, map, bad, H, W, map_n, map_h, map_w, bad_h, bad_w,
     KIND: tl.constexpr, K: tl.constexpr, OTHERS: tl.constexpr, SIZE: tl.constexpr,
-    RADIUS: tl.constexpr, S: tl.constexpr, HAS_BAD: tl.constexpr, WIDE: tl.constexpr,
+    RADIUS: tl.constexpr, S: tl.constexpr, HAS_BAD: tl.constexpr,
 ):  # fmt: skip
-    """Return colours and visibility of pixels (y, x); colours are 0 where hidden or outside."""
+    """Return whether pixels are in the image, and whether the branch sees them there."""
     here = (y >= 0) & (y < H) & (x >= 0) & (x < W)
     visible = here & ~_picked(
         y, x, here, start, branch, top, left, map, map_n, map_h, map_w,
@@ -191,10 +190,18 @@ def _row(
     )  # fmt: skip
     if HAS_BAD:
         visible = visible & ~_bad(y, x, here, bad, bad_h, bad_w)
-    source = image + y.to(tl.int64) * image_h + x.to(tl.int64) * image_w
-    source = source + channel.to(tl.int64) * image_c
-    colour = tl.load(source, mask=here & (channel < C), other=0).to(WIDE)
-    return tl.where(visible, colour, 0.0), visible
+    return here, visible
+
+
+@triton.jit
+def _three(plane, y, x, image_h, image_w, H, W, S: tl.constexpr):
+    """Return the pixels left of, at and right of (y, x) in the sub-image; 0 outside the image."""
+    here = (y >= 0) & (y < H)
+    place = plane + y.to(tl.int64) * image_h + x.to(tl.int64) * image_w
+    step = tl.cast(S, tl.int64) * image_w
+    left = tl.load(place - step, mask=here & (x >= S) & (x < W + S), other=0)
+    right = tl.load(place + step, mask=here & (x + S < W), other=0)
+    return left, tl.load(place, mask=here & (x < W), other=0), right
 
 
 @triton.jit(do_not_specialize=DRAWN)
@@ -210,12 +217,15 @@ def hide_mean(
 ):  # fmt: skip
     """Sub-images whose hidden pixels show the mean of the visible ones around them.
 
-    A program goes down BY rows of one phase and keeps the sums of three of them. A pixel that sees
-    none in its 3 x 3 is rare: each gets its 7 x 7 read for itself. Where there is none either, the
-    sub-image is marked in `empty`, and `hide_mean_of_all` comes after.
+    A program takes BY rows of one phase. First it draws the mask: of every column, and of those
+    left and right of it, one bit a row. Then it goes down the rows, plane by plane, and keeps the
+    sums of three of them. A pixel that sees none in its 3 x 3 is rare: each gets its 7 x 7 read for
+    itself. Where there is none either, the sub-image is marked in `empty`, and `hide_mean_of_all`
+    comes after.
     """
     number = tl.program_id(0)
-    x = number % tiles_x * BX + tl.arange(0, BX)[None, :]
+    # One pixel a thread in turn, for loads and stores: wide loads would need a shuffle of the rest.
+    x = number % tiles_x * BX + tl.max_contiguous(tl.arange(0, BX), 1)[None, :]
     number = number // tiles_x
     row = number % tiles_y * BY + tl.zeros((1, 1), tl.int32)
     phase = number // tiles_y % S
@@ -227,44 +237,66 @@ def hide_mean(
     map += b * (S * S) * map_n
     bad += b * bad_b
     empty += b * (S * S)
-    height = (H + S - 1) // S
+    height = (H + S - 1) // S * S
     width = (W + S - 1) // S * S
-    channel = tl.arange(0, CHANNELS)[:, None]
-    above = tl.zeros((CHANNELS, BX), WIDE)
-    middle = tl.zeros((CHANNELS, BX), WIDE)
-    center = tl.zeros((CHANNELS, BX), WIDE)
-    above_count = tl.zeros((1, BX), tl.int32)
-    middle_count = tl.zeros((1, BX), tl.int32)
-    shown = tl.zeros((1, BX), tl.int1)
+    west = tl.zeros((1, BX), tl.int32)
+    seen = tl.zeros((1, BX), tl.int32)
+    east = tl.zeros((1, BX), tl.int32)
     for step in range(BY + 2):
-        y = (row + step - 1) * S + phase  # the row below the one that is written
-        below, seen = _row(
-            image, y, x, channel, start, chosen, top, left, map, bad, C, H, W,
-            image_c, image_h, image_w, map_n, map_h, map_w, bad_h, bad_w,
-            KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD, WIDE,
-        )  # fmt: skip
-        next_center = below
-        next_shown = seen
-        below_count = seen.to(tl.int32)
-        for side in tl.static_range(2):
-            colour, seen = _row(
-                image, y, x + (2 * side - 1) * S, channel, start, chosen, top, left, map, bad,
-                C, H, W, image_c, image_h, image_w, map_n, map_h, map_w, bad_h, bad_w,
-                KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD, WIDE,
+        y = (row + step - 1) * S + phase
+        for side in tl.static_range(3):
+            _, visible = _visible(
+                y, x + (side - 1) * S, start, chosen, top, left, map, bad, H, W,
+                map_n, map_h, map_w, bad_h, bad_w,
+                KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD,
             )  # fmt: skip
-            below += colour
-            below_count += seen.to(tl.int32)
-        y -= S
-        inside = (step >= 2) & (y < height * S) & (x < width)
-        count = above_count + middle_count + below_count
-        mean = (above + middle + below) / tl.maximum(count, 1).to(WIDE)
-        colour = tl.where(shown, center, mean)
-        target = out + _at(y, x, out_n, out_h, out_w, S) + channel.to(tl.int64) * out_c
-        ready = shown | (count > 0)
-        tl.store(
-            target, colour.to(out.dtype.element_ty), mask=inside & ready & (channel < C)
-        )
-        lonely = inside & ~ready
+            bit = visible.to(tl.int32) << step
+            if side == 0:
+                west |= bit
+            elif side == 1:
+                seen |= bit
+            else:
+                east |= bit
+    around = west | seen | east
+    around |= (around << 1) | (around >> 1)  # any in the 3 x 3
+    plane = image
+    target_plane = out
+    for _ in range(C):
+        above = tl.zeros((1, BX), WIDE)
+        middle = tl.zeros((1, BX), WIDE)
+        center = tl.zeros((1, BX), WIDE)
+        above_count = tl.zeros((1, BX), tl.int32)
+        middle_count = tl.zeros((1, BX), tl.int32)
+        y = (row - 1) * S + phase
+        left_next, here_next, right_next = _three(plane, y, x, image_h, image_w, H, W, S)
+        for step in range(BY + 2):
+            left_value = left_next  # the next row is on its way while this one is computed
+            here_value = here_next
+            right_value = right_next
+            y += S
+            left_next, here_next, right_next = _three(plane, y, x, image_h, image_w, H, W, S)
+            under = tl.where((seen >> step) & 1 != 0, here_value.to(WIDE), 0.0)
+            below = under + tl.where((west >> step) & 1 != 0, left_value.to(WIDE), 0.0)
+            below += tl.where((east >> step) & 1 != 0, right_value.to(WIDE), 0.0)
+            below_count = (west >> step & 1) + (seen >> step & 1) + (east >> step & 1)
+            count = above_count + middle_count + below_count
+            mean = (above + middle + below) / tl.maximum(count, 1).to(WIDE)
+            last = tl.maximum(step - 1, 0)  # the row in the middle is the one that is written
+            colour = tl.where((seen >> last) & 1 != 0, center, mean)
+            inside = (step >= 2) & (y < height + 2 * S) & (x < width) & ((around >> last) & 1 != 0)
+            target = target_plane + _at(y - 2 * S, x, out_n, out_h, out_w, S)
+            tl.store(target, colour.to(out.dtype.element_ty), mask=inside)
+            above = middle
+            middle = below
+            center = under
+            above_count = middle_count
+            middle_count = below_count
+        plane += image_c
+        target_plane += out_c
+    channel = tl.arange(0, CHANNELS)[:, None]
+    for step in range(1, BY + 1):
+        y = (row + step - 1) * S + phase
+        lonely = (y < height) & (x < width) & ((around >> step) & 1 == 0)
         for _ in range(tl.sum(tl.sum(lonely.to(tl.int32), axis=1), axis=0)):
             place = tl.min(tl.min(tl.where(lonely, x, width), axis=1), axis=0)
             _fill_lonely(
@@ -274,12 +306,6 @@ def hide_mean(
                 KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD, WIDE,
             )  # fmt: skip
             lonely = lonely & (x != place)
-        above = middle
-        middle = below
-        center = next_center
-        above_count = middle_count
-        middle_count = below_count
-        shown = next_shown
 
 
 @triton.jit
@@ -293,16 +319,18 @@ def _fill_lonely(
     tap = tl.arange(0, 64)[None, :]
     dy = tap // 7 - 3
     dx = tap % 7 - 3
-    colour, seen = _row(
-        image, y + dy * S, x + dx * S, channel, start, branch, top, left, map, bad, C, H, W,
-        image_c, image_h, image_w, map_n, map_h, map_w, bad_h, bad_w,
-        KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD, WIDE,
+    _, seen = _visible(
+        y + dy * S, x + dx * S, start, branch, top, left, map, bad, H, W,
+        map_n, map_h, map_w, bad_h, bad_w, KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD,
     )  # fmt: skip
     seen = seen & (tap < 49)
     near = seen & (tl.abs(dy) < 3) & (tl.abs(dx) < 3)
     use = near | (seen & (tl.sum(near.to(tl.int32), axis=1)[:, None] == 0))
     count = tl.sum(use.to(tl.int32), axis=1)[:, None]
-    total = tl.sum(tl.where(use, colour, 0.0), axis=1)[:, None]
+    source = image + (y + dy * S).to(tl.int64) * image_h + (x + dx * S).to(tl.int64) * image_w
+    source = source + channel.to(tl.int64) * image_c
+    colour = tl.load(source, mask=use & (channel < C), other=0).to(WIDE)
+    total = tl.sum(colour, axis=1)[:, None]
     mean = total / tl.maximum(count, 1).to(WIDE)
     target = out + _at(y, x, out_n, out_h, out_w, S) + channel.to(tl.int64) * out_c
     tl.store(target, mean.to(out.dtype.element_ty), mask=channel < C)
@@ -345,12 +373,13 @@ def hide_mean_of_all(
         for tile in range(height * tiles):
             y = tile // tiles * S + rows + tl.zeros((1, 1), tl.int32)
             x = (tile % tiles * BX + tl.arange(0, BX)[None, :]) * S + columns
-            colour, seen = _row(
-                image, y, x, channel, start, chosen, top, left, map, bad, C, H, W,
-                image_c, image_h, image_w, map_n, map_h, map_w, bad_h, bad_w,
-                KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD, WIDE,
+            _, seen = _visible(
+                y, x, start, chosen, top, left, map, bad, H, W, map_n, map_h, map_w, bad_h, bad_w,
+                KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD,
             )  # fmt: skip
-            total += colour
+            source = image + y.to(tl.int64) * image_h + x.to(tl.int64) * image_w
+            source = source + channel.to(tl.int64) * image_c
+            total += tl.load(source, mask=seen & (channel < C), other=0).to(WIDE)
             count += seen.to(tl.int64)
         number = tl.maximum(tl.sum(tl.sum(count, axis=1), axis=0), 1)
         mean = (tl.sum(total, axis=1)[:, None] / number.to(WIDE)).to(out.dtype.element_ty)
@@ -359,11 +388,10 @@ def hide_mean_of_all(
             x = (tile % tiles * BX + tl.arange(0, BX)[None, :]) * S + columns
             around = tl.zeros((1, BX), tl.int32)
             for tap in range(49):
-                _, seen = _row(
-                    image, y + (tap // 7 - 3) * S, x + (tap % 7 - 3) * S, channel, start, chosen,
-                    top, left, map, bad, 0, H, W,
-                    image_c, image_h, image_w, map_n, map_h, map_w, bad_h, bad_w,
-                    KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD, WIDE,
+                _, seen = _visible(
+                    y + (tap // 7 - 3) * S, x + (tap % 7 - 3) * S, start, chosen, top, left,
+                    map, bad, H, W, map_n, map_h, map_w, bad_h, bad_w,
+                    KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD,
                 )  # fmt: skip
                 around += seen.to(tl.int32)
             target = out + _at(y, x, out_n, out_h, out_w, S) + channel.to(tl.int64) * out_c
