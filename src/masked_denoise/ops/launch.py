@@ -19,7 +19,7 @@ from .plan import MaskPlan, Place
 
 PIXELS = 1024  # of a tile
 CHUNK = 4096  # numbers that `finish` adds at a time
-MEAN_ROWS, MEAN_COLUMNS, MEAN_PARTS = 16, 128, 16
+MEAN_ROWS, MEAN_COLUMNS, MEAN_PARTS = 16, 256, 16
 
 
 def hide_down(
