@@ -11,6 +11,12 @@ import pytest
 # The tensors of the tests are small: more threads cost more than they give.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
+# Without a GPU the kernels run in Triton's interpreter, which triton must know when it is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would every program
 # that they start: tests that press it need it to work.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -273,6 +273,8 @@ def _build(
         if backbone is not None:
             return AsymmetricMaskDenoiser(backbone, **settings)
         backbone_info(name)
+        if "pretrained" in arguments:  # the weights of an encoder are in the file
+            arguments = {**arguments, "pretrained": False}
         settings |= {"backbone_args": arguments, "channels_last": config.get("channels_last")}
         return make_empty(lambda: AsymmetricMaskDenoiser(name, **settings), shapes)
     except WeightsError:

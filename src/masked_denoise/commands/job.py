@@ -23,7 +23,7 @@ class Request:
 
     terminal: Terminal
     output: Path
-    model: Path | None
+    model: str | None
     clean: Path | None
     report: Path | None
     save_model: Path | None
@@ -39,11 +39,11 @@ class Request:
     quality: int
 
 
-def load_model(folder: Path, device: str) -> AsymmetricMaskDenoiser:
-    """Return the denoiser in a folder, on the device."""
+def load_model(name: str, device: str) -> AsymmetricMaskDenoiser:
+    """Return the denoiser in a folder or on the Hub, on the device."""
     from ..denoiser import AsymmetricMaskDenoiser
 
-    return AsymmetricMaskDenoiser.from_pretrained(folder).to(device)
+    return AsymmetricMaskDenoiser.from_pretrained(name, device=device)
 
 
 def given_models(request: Request) -> Models:

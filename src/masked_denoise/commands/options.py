@@ -40,11 +40,12 @@ Preset = Annotated[
     ),
 ]  # fmt: skip
 Model = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--model", "-m", metavar="FOLDER", help="A model that `train` or --save-model wrote."
+        "--model", "-m", metavar="NAME", help="A model: a folder that `train` or --save-model "
+        "wrote, a name from `masked-denoise models`, or owner/name of the Hugging Face Hub.",
     ),
-]
+]  # fmt: skip
 Passes = Annotated[
     int | None,
     typer.Option(

@@ -107,4 +107,5 @@ class _Smoothness(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return smoothness_gradient(*ctx.saved_tensors, grad).to(ctx.dtype), None
+        down, across = ctx.saved_tensors
+        return smoothness_gradient(down, across, grad).to(ctx.dtype), None

@@ -64,7 +64,8 @@ def hide_down(
             **masks, tiles_y=tiles_y, tiles_x=tiles_x, BY=down, BX=across
         )
         across = min(_power(shape[3], 64), MEAN_COLUMNS)
-        kernels.hide_mean_of_all[(shape[0] * MEAN_PARTS,)](**masks, PARTS=MEAN_PARTS, BX=across)
+        parts = min(_power(shape[2] // 8, 1), MEAN_PARTS)
+        kernels.hide_mean_of_all[(shape[0] * parts,)](**masks, PARTS=parts, BX=across)
     return out
 
 
@@ -118,7 +119,7 @@ def replace(
     masks |= _strides("denoised_b denoised_c denoised_h denoised_w", denoised)
     masks |= _strides("out_b out_c out_h out_w", out)
     with _device(noisy):
-        for copy, state in zip(out.split(b), states, strict=True):
+        for copy, state in zip(torch.split(out, b), states, strict=True):
             _kernels().replace[grid](out=copy, state=_signed(state), **masks, **tiles)
     return out
 

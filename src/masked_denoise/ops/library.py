@@ -127,12 +127,14 @@ hide_down = _operator(
 _on_gpu(hide_down, launch.hide_down, _hide_down)
 
 
-@hide_down.register_fake
-def _(image: Tensor, *args: Any) -> Tensor:
+def _fake_hide_down(image: Tensor, *args: Any) -> Tensor:
     s, (b, c, height, width) = args[5][0], image.shape
     layout = torch.channels_last if args[10] else torch.contiguous_format
     shape = (b * s * s, c, (height + s - 1) // s, (width + s - 1) // s)
     return torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=layout)
+
+
+hide_down.register_fake(_fake_hide_down)
 
 
 def _hide_down_backward(
@@ -162,10 +164,12 @@ hide_down_backward = _operator(
 )(_hide_down_backward)
 
 
-@hide_down_backward.register_fake
-def _(grad: Tensor, *args: Any) -> Tensor:
+def _fake_hide_down_backward(grad: Tensor, *args: Any) -> Tensor:
     s, size = args[5][0], args[9]
     return grad.new_empty((grad.shape[0] // (s * s), grad.shape[1], *size))
+
+
+hide_down_backward.register_fake(_fake_hide_down_backward)
 
 
 def _hide_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -244,15 +248,21 @@ _on_gpu(masked_distance, launch.masked_distance, _masked_distance)
 _on_gpu(masked_distance_backward, launch.masked_distance_backward, _masked_distance_backward)
 
 
-@masked_distance.register_fake
-def _(output: Tensor, image: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+def _fake_masked_distance(output: Tensor, image: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     scalar = output.new_empty((), dtype=torch.float32)
     return scalar, torch.empty_like(scalar)
 
 
-@masked_distance_backward.register_fake
-def _(grad: Tensor, scale: Tensor, output: Tensor, *args: Any) -> Tensor:
+masked_distance.register_fake(_fake_masked_distance)
+
+
+def _fake_masked_distance_backward(
+    grad: Tensor, scale: Tensor, output: Tensor, *args: Any
+) -> Tensor:
     return torch.empty_like(output)
+
+
+masked_distance_backward.register_fake(_fake_masked_distance_backward)
 
 
 def _distance_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -320,10 +330,12 @@ merge_up = _operator(
 _on_gpu(merge_up, launch.merge_up, _merge_up)
 
 
-@merge_up.register_fake
-def _(outputs: Tensor, *args: Any) -> Tensor:
+def _fake_merge_up(outputs: Tensor, *args: Any) -> Tensor:
     s = args[4][0]
     return outputs.new_empty((outputs.shape[1] // (s * s), outputs.shape[2], *args[5:7]))
+
+
+merge_up.register_fake(_fake_merge_up)
 
 
 def _merge_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -377,9 +389,11 @@ replace = _operator(
 _on_gpu(replace, launch.replace, _replace)
 
 
-@replace.register_fake
-def _(noisy: Tensor, denoised: Tensor, *args: Any) -> Tensor:
+def _fake_replace(noisy: Tensor, denoised: Tensor, *args: Any) -> Tensor:
     return noisy.new_empty((len(args[2]) * noisy.shape[0], *noisy.shape[1:]))
+
+
+replace.register_fake(_fake_replace)
 
 
 def _replace_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -422,14 +436,18 @@ _on_gpu(smoothness, launch.smoothness, _smoothness)
 _on_gpu(smoothness_backward, launch.smoothness_backward, _smoothness_backward)
 
 
-@smoothness.register_fake
-def _(image: Tensor, epsilon: float) -> Tensor:
+def _fake_smoothness(image: Tensor, epsilon: float) -> Tensor:
     return image.new_empty((), dtype=torch.float32)
 
 
-@smoothness_backward.register_fake
-def _(grad: Tensor, image: Tensor, epsilon: float) -> Tensor:
+smoothness.register_fake(_fake_smoothness)
+
+
+def _fake_smoothness_backward(grad: Tensor, image: Tensor, epsilon: float) -> Tensor:
     return torch.empty_like(image)
+
+
+smoothness_backward.register_fake(_fake_smoothness_backward)
 
 
 def _smoothness_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

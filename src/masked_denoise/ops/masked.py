@@ -146,8 +146,9 @@ class MaskedImage:
             return self.pixels.up(merged, size=self.size)
         stacked = outputs if isinstance(outputs, Tensor) else torch.stack(list(outputs))
         label = None if self.plan else self._branches(len(outputs))
-        merged = library.merge_up(stacked, *self._masks(label), *self._numbers, *self.size)
-        return merged
+        whole: Tensor
+        whole = library.merge_up(stacked, *self._masks(label), *self._numbers, *self.size)
+        return whole
 
     # -- what the plain way keeps -----------------------------------------------------------------
 

@@ -95,7 +95,9 @@ def plan_label(plan: MaskPlan, grid: Grid, state: Tensor | int) -> Tensor:
     elif plan.kind == Kind.GROUPS:
         label = plan_words(state, grid.sample, row, col) * plan.branches >> 32
     elif plan.kind == Kind.BOARD:
-        first = plan_words(state, grid.sample, row[:, :, :1] % grid.stride, col[..., :1] % grid.stride)
+        first = plan_words(
+            state, grid.sample, row[:, :, :1] % grid.stride, col[..., :1] % grid.stride
+        )
         label = (grid.sub_row + grid.sub_col + first) & 1
     elif plan.kind == Kind.LATTICE:
         label = (grid.sub_row % p * p + grid.sub_col % p).expand(grid.shape)

@@ -169,7 +169,10 @@ def hide(
     inside = (y < (H + S - 1) // S * S) & (x < (W + S - 1) // S * S)
     source = image + number * image_b + y.to(tl.int64) * image_h + x.to(tl.int64) * image_w
     target = out + number * (S * S) * out_n + _at(y, x, out_n, out_h, out_w, S)
-    other = value.to(tl.int64).to(tl.float64, bitcast=True).to(image.dtype.element_ty)
+    other = value.to(tl.int64).to(tl.float64, bitcast=True)
+    if image.dtype.element_ty != tl.float64:
+        other = other.to(tl.float32)
+    other = other.to(image.dtype.element_ty)
     for _ in range(C):  # the load knows nothing of the mask, so that it takes four pixels at once
         tl.store(target, tl.where(keep, tl.load(source, mask=here, other=0), other), mask=inside)
         source += image_c
@@ -585,8 +588,7 @@ def smoothness_backward(
     image_b, image_c, image_h, image_w, slope_b, slope_c, slope_h, slope_w,
     BY: tl.constexpr, BX: tl.constexpr,
 ):  # fmt: skip
-    """The gradient: each pixel pulls on its own length, and on those of the pixels above and left.
-    """
+    """The gradient: a pixel enters its own length, and those of the pixels above and left."""
     number, y, x = _tile(tiles_y, tiles_x, BY, BX)
     number = number.to(tl.int64)
     plane = image + number // C * image_b + number % C * image_c

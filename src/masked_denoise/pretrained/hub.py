@@ -123,20 +123,6 @@ def push_folder(
     return str(getattr(commit, "pr_url", None) or commit.commit_url)
 
 
-def create_repository(
-    repository: str, *, private: bool | None = None, token: str | bool | None = None
-) -> Place:
-    """Make a repository where it is missing, and return its place, for `push_folder`.
-
-    Raises:
-        WeightsError: the Hub refused; the message says why.
-    """
-    place = find_place(HUB + repository.removeprefix(HUB))
-    with explained(Request(place, token=token, writes=True)):
-        _create(place, private, token)
-    return place
-
-
 def _create(place: Place, private: bool | None, token: str | bool | None) -> None:
     from huggingface_hub import HfApi
 
