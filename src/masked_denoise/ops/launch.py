@@ -51,7 +51,8 @@ def hide_down(
     kernels = _kernels()
     with _device(image):
         if not mean:
-            (bits,) = struct.unpack("q", struct.pack("d", value))
+            rounded = float(torch.tensor(value, dtype=image.dtype))
+            (bits,) = struct.unpack("q", struct.pack("d", rounded))
             grid, tiles = _tiles(b, s * shape[2], s * shape[3])
             kernels.hide[grid](**masks, **tiles, value=bits, C=c, SCORED=scored)
             return out

@@ -10,7 +10,7 @@ y % S * S + x % S. Capital letters are compile-time constants. Offsets are 64 bi
 of a tile's pixels are not, since no side of an image is longer than 2**31.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc, import-untyped, import-not-found"  # noqa: E501
 
 from __future__ import annotations
 
@@ -170,8 +170,7 @@ def hide(
     source = image + number * image_b + y.to(tl.int64) * image_h + x.to(tl.int64) * image_w
     target = out + number * (S * S) * out_n + _at(y, x, out_n, out_h, out_w, S)
     other = value.to(tl.int64).to(tl.float64, bitcast=True)
-    if image.dtype.element_ty != tl.float64:
-        other = other.to(tl.float32)
+    other = other.to(tl.float32) if image.dtype.element_ty != tl.float64 else other
     other = other.to(image.dtype.element_ty)
     for _ in range(C):  # the load knows nothing of the mask, so that it takes four pixels at once
         tl.store(target, tl.where(keep, tl.load(source, mask=here, other=0), other), mask=inside)
