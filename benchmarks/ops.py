@@ -141,8 +141,8 @@ def operators(image: Tensor) -> list[Case]:
         ),
         (
             "smoothness",
-            lambda: smoothness_loss(rough),
-            lambda: reference.smoothness(rough, 1e-6),
+            lambda: smoothness_loss(image),
+            lambda: reference.smoothness(image, 1e-6),
             nbytes,
             False,
         ),

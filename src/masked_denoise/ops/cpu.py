@@ -30,6 +30,23 @@ def keep(x: Tensor, mask: Tensor, *, out: Tensor) -> Tensor:
     return out
 
 
+def select(mask: Tensor, x: Tensor, other: Tensor) -> Tensor:
+    """Return torch.where(mask, x, other) of one dtype, the same bits, without a gradient."""
+    wide = words(mask, x.dtype)
+    bits = other.view(wide.dtype)
+    return (x.view(wide.dtype) ^ bits).bitwise_and_(wide).bitwise_xor_(bits).view(x.dtype)
+
+
+def fill_value(image: Tensor, hidden: Tensor, value: float) -> Tensor:
+    """Return torch.where(hidden, value, image), without a gradient."""
+    hide = words(hidden, image.dtype)
+    filled = keep(image, ~hide, out=torch.empty(image.shape, dtype=image.dtype))
+    if value:
+        bits = torch.tensor(value, dtype=image.dtype).view(hide.dtype)
+        filled.view(hide.dtype).bitwise_or_(hide & bits)
+    return filled
+
+
 def error_where(output: Tensor, target: Tensor, scored: Tensor) -> tuple[Tensor, int]:
     """Return output - target where scored, 0 elsewhere, and the number of scored pixels.
 

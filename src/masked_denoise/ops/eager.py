@@ -9,21 +9,44 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..scheme import Fill
+from ..scheme import Fill, check_fill
 from . import cpu, reference
+
+
+def _plain(*images: Tensor) -> bool:
+    """Return whether the forms for CPUs do not serve: elsewhere, or where gradients are due."""
+    due = torch.is_grad_enabled() and any(image.requires_grad for image in images)
+    return due or any(image.device.type != "cpu" or not image.numel() for image in images)
 
 
 def fill_hidden(image: Tensor, hidden: Tensor, fill: Fill, *, word: Tensor | None = None) -> Tensor:
     """Return the image with its hidden pixels filled in; see `reference.fill_hidden`."""
-    plain = image.requires_grad and torch.is_grad_enabled()
-    if fill == "mean" and image.device.type == "cpu" and not plain and image.numel():
+    check_fill(fill, sparse=True)
+    if fill == "neighbor" or _plain(image):
+        return reference.fill_hidden(image, hidden, fill, word=word)
+    if fill == "mean":
         return cpu.fill_mean(image, hidden)
-    return reference.fill_hidden(image, hidden, fill, word=word)
+    return cpu.fill_value(image, hidden, 0.0 if fill == "zero" else float(fill))
+
+
+def select(mask: Tensor, x: Tensor, other: Tensor) -> Tensor:
+    """Return torch.where(mask, x, other)."""
+    if _plain(x, other) or x.dtype != other.dtype:
+        return torch.where(mask, x, other)
+    return cpu.select(mask, x, other)
 
 
 def merge_branches(outputs: Sequence[Tensor], scored: Sequence[Tensor]) -> Tensor:
-    """Return the image whose every pixel comes from the branch that scores it."""
-    return reference.merge_branches(outputs, scored)
+    """Return the image whose every pixel comes from the branch that scores it (Eq. 7).
+
+    Args:
+        outputs: K tensors (N, C, h, w), one a branch.
+        scored: K tensors bool (N, 1, h, w) that partition the pixels.
+    """
+    merged = outputs[0]
+    for output, mask in zip(outputs[1:], scored[1:], strict=True):
+        merged = select(mask, output, merged)
+    return merged
 
 
 def error_where(output: Tensor, target: Tensor, scored: Tensor) -> tuple[Tensor, Any]:
@@ -73,19 +96,22 @@ class _MaskedDistance(torch.autograd.Function):
 
 
 def smoothness(image: Tensor, epsilon: float) -> Tensor:
-    """Return `reference.smoothness`, its slopes kept for the gradient."""
+    """Return `reference.smoothness`; only the slopes are kept for the gradient."""
     loss: Tensor = _Smoothness.apply(image, epsilon)
     return loss
 
 
-def smoothness_slopes(image: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the length of each pixel's gradient, less epsilon, and its slopes to dy and dx."""
+def smoothness_slopes(
+    image: Tensor, epsilon: float, *, wanted: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the length of each pixel's gradient and, where wanted, its slopes to dy and dx."""
     x = image.float()
     dy, dx = torch.zeros_like(x), torch.zeros_like(x)
     torch.sub(x[:, :, 1:], x[:, :, :-1], out=dy[:, :, :-1])
     torch.sub(x[..., 1:], x[..., :-1], out=dx[..., :-1])
-    length = (dy * dy).addcmul_(dx, dx).add_(epsilon**2).sqrt_()
-    return length, dy.div_(length), dx.div_(length)
+    length = torch.mul(dy, dy, out=None if wanted else dy)
+    length.addcmul_(dx, dx).add_(epsilon**2).sqrt_()
+    return (length, dy.div_(length), dx.div_(length)) if wanted else (length, dy, dx)
 
 
 def smoothness_gradient(down: Tensor, across: Tensor, scale: Tensor) -> Tensor:
@@ -99,8 +125,10 @@ def smoothness_gradient(down: Tensor, across: Tensor, scale: Tensor) -> Tensor:
 class _Smoothness(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, epsilon: float) -> Tensor:
-        length, down, across = smoothness_slopes(image, epsilon)
-        ctx.save_for_backward(down, across)
+        wanted = ctx.needs_input_grad[0]
+        length, down, across = smoothness_slopes(image, epsilon, wanted=wanted)
+        if wanted:
+            ctx.save_for_backward(down, across)
         ctx.dtype = image.dtype
         return length.sub_(epsilon).sum().div_(max(image.numel(), 1))
 

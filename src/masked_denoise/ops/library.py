@@ -317,7 +317,7 @@ def _merge_up(
     shape = (outputs.shape[1] // place[0] ** 2, 1, height, width)
     label = _labels(shape, outputs.device, (sample, draw, mask), plan, place)
     scored = [label == branch for branch in range(len(outputs))]
-    merged = reference.merge_branches(list(outputs), scored)
+    merged = eager.merge_branches(list(outputs), scored)
     whole = PixelDownsample(place[0]).up(merged, size=(height, width))
     return whole.clone(memory_format=torch.contiguous_format)
 
@@ -378,7 +378,8 @@ def _replace(
     grid = _grid(noisy.shape, sample, Place(*place), noisy.device)
     drawn = [plan_words(state, grid.sample, grid.row, grid.col) for state in states]
     back = torch.stack(drawn) < threshold
-    return reference.replace(noisy, denoised, back if bad is None else back & ~bad)
+    back = back if bad is None else back & ~bad
+    return torch.cat([eager.select(mask, noisy, denoised) for mask in back])
 
 
 replace = _operator(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import SettingError, SizeError
 from ..pixels import Grid, PixelDownsample, outside
-from ..scheme import Key, MaskScheme, Purpose, hash_key
+from ..scheme import Key, MaskScheme, Purpose, hash_key, hash_pixels
 from . import eager, library
 from .fast import why_eager
 from .plan import READ, MaskPlan, Place
@@ -306,10 +306,23 @@ def replace(
         origin: row and column of the first pixel in a larger image.
         bad: bool (B, 1, H, W), pixels that are never put back; or None.
     """
+    keys = [key._replace(purpose=Purpose.REPLACE) for key in keys]
+    if not _fused(noisy, denoised):
+        grid = PixelDownsample(1).grid(
+            len(noisy),
+            (noisy.shape[2], noisy.shape[3]),
+            sample=sample,
+            origin=origin,
+            device=noisy.device,
+        )
+        words = [hash_pixels(key, grid.sample, grid.row, grid.col) for key in keys]
+        masks = [word < int(share * 2**32) for word in words]
+        masks = masks if bad is None else [mask & ~bad for mask in masks]
+        return torch.cat([eager.select(mask, noisy, denoised) for mask in masks])
     first, numbers = (0, sample) if isinstance(sample, Tensor) else (sample, None)
     if numbers is not None:
         numbers = numbers.to(noisy.device, torch.int64, non_blocking=True)
-    states = [hash_key(key._replace(purpose=Purpose.REPLACE)) for key in keys]
+    states = [hash_key(key) for key in keys]
     replaced: Tensor = library.replace(
         noisy, denoised, numbers, bad, states, int(share * 2**32), Place(1, *origin, first)
     )

@@ -122,17 +122,6 @@ def masked_distance(output: Tensor, target: Tensor, scored: Tensor, *, squared: 
     return total / (scored.sum() * output.shape[1]).clamp_min(1)
 
 
-def replace(noisy: Tensor, denoised: Tensor, back: Tensor) -> Tensor:
-    """Return (T·B, C, H, W): the denoised images, with the noisy pixels put back.
-
-    Args:
-        noisy: (B, C, H, W).
-        denoised: (B, C, H, W).
-        back: bool (T, B or 1, 1, H, W), True where the noisy pixel is put back.
-    """
-    return torch.where(back, noisy, denoised).flatten(0, 1)
-
-
 def smoothness(image: Tensor, epsilon: float) -> Tensor:
     """Return the mean of sqrt(dy² + dx² + epsilon²) - epsilon of (B, C, H, W), in float32."""
     image = image.float()

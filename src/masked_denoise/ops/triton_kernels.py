@@ -10,8 +10,6 @@ y % S * S + x % S. Capital letters are compile-time constants. Offsets are 64 bi
 of a tile's pixels are not, since no side of an image is longer than 2**31.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc, import-untyped, import-not-found"  # noqa: E501
-
 from __future__ import annotations
 
 import triton
