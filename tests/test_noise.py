@@ -251,8 +251,10 @@ def test_plot(channels: str, suffix: str, tmp_path: Path) -> None:
     path = plot_noise(report_of(channels), tmp_path / f"noise.{suffix}")
     start = path.read_bytes()[:200]
     assert start.startswith(b"\x89PNG") if suffix == "png" else b"<?xml" in start
+    assert plot_noise(report_of(channels), tmp_path / "new" / "noise.png").is_file()
     with pytest.raises(ImageWriteError, match=r"\.png"):
-        plot_noise(report_of(channels), tmp_path / "missing" / "noise.png")
+        plot_noise(report_of(channels), path / "below_a_file.png")
+    assert path.read_bytes()[:200] == start
 
 
 def test_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,9 +262,11 @@ def test_bad_input_is_named_and_leaves_no_file(
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_folder_is_an_image_write_error(tmp_path: Path) -> None:
+def test_folder_is_made_where_it_can_be(tmp_path: Path) -> None:
+    write_report(tmp_path / "new" / "r.html", [entry()])
+    assert (tmp_path / "new" / "r.html").is_file()
     with pytest.raises(ImageWriteError, match="cannot be written"):
-        write_report(tmp_path / "missing" / "r.html", [entry()])
+        write_report(tmp_path / "new" / "r.html" / "below_a_file.html", [entry()])
 
 
 def test_failed_write_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ def plot_noise(report: NoiseReport, path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:
         raise ImageWriteError(
             f"the plot cannot be written to {os.fspath(path)}: {error}; choose a folder that "
-            "exists and a name ending in .png, .svg or .pdf"
+            "can be written and a name ending in .png, .svg or .pdf"
         ) from error
     return path
 

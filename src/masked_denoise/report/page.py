@@ -269,5 +269,5 @@ def _replace_file(target: Path, text: str) -> None:
     except OSError as error:
         raise ImageWriteError(
             f"the report {target} cannot be written ({error.strerror or error}); "
-            "check that the folder exists and is writable, or give another path"
+            "check that the folder can be written, or give another path"
         ) from error
