@@ -40,6 +40,7 @@ from masked_denoise.ops import (
     hide_down,
     launch,
     library,
+    library_losses,
     masked,
     masked_distance,
     merge_up,
@@ -76,12 +77,12 @@ kernels = pytest.mark.skipif(
 
 
 class Own(MaskScheme):
-    """A scheme of a user's own, whose scored pixels are fewer than its hidden ones."""
+    """A scheme of a user's own: one mask for all, fewer pixels scored than hidden."""
 
     branches = 3
 
     def label(self, grid: Any, key: Key) -> Tensor:
-        return ((grid.sub_col + grid.sub_row * 2 + grid.sample * 0 + key.draw) % 4).to(torch.uint8)
+        return ((grid.sub_col + grid.sub_row * 2 + key.draw) % 4).to(torch.uint8)
 
     def hidden(self, label: Tensor, branch: int) -> Tensor:
         return label >= branch
@@ -237,8 +238,7 @@ def test_a_draw_on_the_device_takes_the_place_of_key_and_branch() -> None:
     [
         (RandomPartition(2), 1, (9, 11)),
         (RandomPartition(2), 2, (9, 10)),
-        (RandomPartition(5, hide="others"), 1, (7, 6)),
-        (RandomPartition(40, hide="others"), 1, (6, 9)),
+        (RandomPartition(40, hide="others"), 1, (4, 9)),
         (Lattice(7, radius=3), 1, (8, 9)),
         (NothingHidden(), 3, (7, 8)),
         (RandomPartition(1), 1, (3, 2)),
@@ -264,7 +264,7 @@ def test_hide_down(scheme: MaskScheme, stride: int, size: tuple[int, int], fill:
 
 
 @kernels
-@pytest.mark.parametrize("hole", [1, 3, 5, 7, 9])
+@pytest.mark.parametrize("hole", [3, 5, 7])
 def test_a_hole_is_filled_from_the_smallest_window_that_sees(hole: int) -> None:
     image, mask = rand(1, 2, 11, 11), torch.zeros(1, 1, 11, 11, dtype=torch.bool, device=DEVICE)
     low, high = 5 - hole // 2, 5 + hole // 2 + 1
@@ -279,12 +279,12 @@ def test_a_hole_is_filled_from_the_smallest_window_that_sees(hole: int) -> None:
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_nothing_hidden_comes_through(fill: Fill, poison: float) -> None:
     """Neither what the mask hides, nor bad pixels, nor the neighbours of the image in memory."""
-    whole = torch.full((1, 3, 12, 14), poison, device=DEVICE)
-    image, bad = whole[..., 2:11, 3:13], rand(1, 1, 9, 10, seed=3) < 0.1
-    clean = rand(1, 3, 9, 10)
-    plan, place = planned(RandomPartition(3, hide="others")), Place(2)
+    whole = torch.full((1, 2, 10, 14), poison, device=DEVICE)
+    image, bad = whole[..., 2:9, 3:13], rand(1, 1, 7, 10, seed=3) < 0.1
+    clean = rand(1, 2, 7, 10)
+    plan, place = planned(RandomPartition(2, hide="others")), Place(2)
     seen = launch_hide(torch.ones_like(clean), plan, place, 1, fill=0, bad=bad)
-    image.copy_(torch.where(PixelDownsample(2).up(seen, size=(9, 10)) == 1, clean, poison))
+    image.copy_(torch.where(PixelDownsample(2).up(seen, size=(7, 10)) == 1, clean, poison))
     ours = launch_hide(image, plan, place, 1, fill=fill, bad=bad)
     assert same(ours, launch_hide(clean, plan, place, 1, fill=fill, bad=bad))
     assert bool(ours.isfinite().all())
@@ -306,7 +306,7 @@ def test_dtypes_of_hide_down(dtype: torch.dtype, fill: Fill) -> None:
 @kernels
 @pytest.mark.parametrize("fill", ["mean", "zero"])
 def test_memory_layouts_of_hide_down(fill: Fill) -> None:
-    image, plan, place = rand(2, 3, 4, 5), planned(RandomPartition(3)), Place(2)
+    image, plan, place = rand(2, 2, 3, 4), planned(RandomPartition(3)), Place()
     expected = launch_hide(image, plan, place, fill=fill)
     layouts = [
         image.contiguous(memory_format=torch.channels_last),
@@ -319,7 +319,7 @@ def test_memory_layouts_of_hide_down(fill: Fill) -> None:
     ours = launch_hide(image, plan, place, fill=fill, channels_last=True)
     assert ours.is_contiguous(memory_format=torch.channels_last)
     assert same(ours, expected)
-    one = image[:1, :1].expand(2, 3, 4, 5)
+    one = image[:1, :1].expand(2, 2, 3, 4)
     assert same(
         launch_hide(one, plan, place, fill=fill), launch_hide(one.clone(), plan, place, fill=fill)
     )
@@ -555,12 +555,12 @@ def operator_cases() -> list[tuple[Any, tuple[Any, ...]]]:
     return [
         (library.hide_down, (image, *none, None, plan, place, 0, False, False, 0.5, True)),
         (library.hide_down, (image, *own, None, READ, place, 0, False, True, 0.0, False)),
-        (library.masked_distance, (output, image, *none, plan, place, 1, False)),
-        (library.masked_distance, (output, image, *own, READ, place, 0, True)),
+        (library_losses.masked_distance, (output, image, *none, plan, place, 1, False)),
+        (library_losses.masked_distance, (output, image, *own, READ, place, 0, True)),
         (library.merge_up, (outputs, *none, plan, place, 5, 6)),
         (library.merge_up, (outputs, None, None, mask.byte(), READ, place, 5, 6)),
         (library.replace, (image, other, None, None, [5, 2**32 - 1], 2**30, Place())),
-        (library.smoothness, (image, 1e-6)),
+        (library_losses.smoothness, (image, 1e-6)),
     ]
 
 
@@ -603,7 +603,7 @@ def test_gradients_of_the_image() -> None:
 def test_gradient_of_the_target() -> None:
     output, image = rand(4, 2, 3, 3), rand(1, 2, 5, 6).requires_grad_()
     scheme = RandomPartition(2)
-    loss, _ = library.masked_distance(
+    loss, _ = library_losses.masked_distance(
         output, image, None, None, None, planned(scheme), Place(2), 0, True
     )
     loss.backward()
@@ -734,7 +734,8 @@ def test_plain_forms_are_those_of_scheme_and_downsampling(scheme: MaskScheme) ->
         torch.testing.assert_close(ours, expected)
     output = rand(*sub_images.shape, seed=1).cpu()
     loss = masked_distance(output, image, scheme, KEY, branch, 2, sample=5)
-    expected = mask_loss(output, sub_images, scheme.scored(label, branch) & ~padded)
+    scored = (scheme.scored(label, branch) & ~padded).expand(8, 1, 5, 4)
+    expected = mask_loss(output, sub_images, scored)
     assert torch.equal(loss, expected)
     outputs = [rand(*sub_images.shape, seed=k).cpu() for k in range(scheme.branches)]
     scored = [scheme.scored(label, k) for k in range(scheme.branches)]
@@ -799,8 +800,8 @@ def test_kinds_of_plan_and_kernel_are_the_same() -> None:
     assert len({planned(scheme).kind for scheme in SCHEMES}) == 6
 
 
-def run_python(code: str, **environment: str) -> str:
-    variables = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | environment
+def run_python(code: str) -> str:
+    variables = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         env=variables, capture_output=True, text=True, timeout=300, check=False,
@@ -823,6 +824,69 @@ def test_without_triton_everything_else_works() -> None:
         print(why_eager(image), float(loss))
     """
     assert "CPU" in run_python(code)
+
+
+@kernels
+def test_kernels_compile_for_gpus() -> None:
+    """Machine code for an H100 of every kernel, in two or three forms, with no GPU at hand."""
+    code = """
+        import torch, triton
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+        from masked_denoise import RandomPartition
+        from masked_denoise.ops import launch
+        from masked_denoise.ops.plan import READ, Place
+        from masked_denoise.scheme import Key
+
+        names = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float64: "*fp64",
+                 torch.uint8: "*u8", torch.int32: "*i32", torch.int64: "*i64"}
+        real, made = launch._kernels, []
+
+        class Kernels:
+            def __init__(self, module): self.module = module
+            def __getattr__(self, name): return Kernel(getattr(self.module, name))
+
+        class Kernel:
+            def __init__(self, function): self.function = function
+            def __getitem__(self, grid): return self.compile
+            def compile(self, num_warps=4, **values):
+                signature, constants, whole = {}, {}, {}
+                for index, parameter in enumerate(self.function.params):
+                    value = values[parameter.name]
+                    if parameter.is_constexpr:
+                        signature[parameter.name], constants[parameter.name] = "constexpr", value
+                    elif isinstance(value, torch.Tensor):
+                        signature[parameter.name] = names[value.dtype]
+                        whole[(index,)] = [["tt.divisibility", 16]]
+                    elif isinstance(value, float):
+                        signature[parameter.name] = "fp32"
+                    else:
+                        signature[parameter.name] = "i32" if abs(value) < 2**31 else "i64"
+                source = ASTSource(self.function, signature, constants, whole)
+                code = triton.compile(source, target=GPUTarget("cuda", 90, 32),
+                                      options={"num_warps": num_warps})
+                assert code.asm["cubin"]
+                made.append(self.function.__name__)
+
+        launch._kernels = lambda file: Kernels(real(file))
+        plan, place, none = RandomPartition(2).plan(Key(1)), Place(2), (None, None, None)
+        for dtype in (torch.float32, torch.bfloat16):
+            image = torch.zeros(1, 3, 64, 64, dtype=dtype)
+            output, mask = torch.zeros(4, 3, 32, 32, dtype=dtype), torch.zeros(4, 1, 32, 32) > 0
+            for mean in (False, True):
+                launch.hide_down(image, *none, None, plan, place, 0, False, mean, 0.0, False)
+            args = (output, image, *none, plan, place, 0, False)
+            launch.masked_distance(*args)
+            launch.masked_distance_backward(torch.ones(()), torch.ones(()), *args)
+            launch.merge_up(torch.stack([output] * 2), *none, plan, place, 64, 64)
+            launch.replace(image, image, None, None, [5], 2**32 - 1, Place())
+            launch.smoothness(image, 1e-6)
+            launch.smoothness_backward(torch.ones(()), image, 1e-6)
+        launch.hide_down(image, None, None, mask, mask[:1], READ, place, 0, False, True, 0.0, True)
+        print(len(set(made)), len(made))
+    """
+    pytest.importorskip("triton.compiler")
+    assert run_python(code).split() == ["10", "24"]
 
 
 def test_importing_the_package_does_not_import_triton() -> None:

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from . import library as library  # registers torch.ops.masked_denoise
+from . import library, library_losses  # noqa: F401 - they register torch.ops.masked_denoise
 from .eager import fill_hidden, merge_branches
 from .fast import why_eager
 from .masked import (
     MaskedImage,
+    draw_of,
     hide_down,
     mask_distance,
     masked_distance,
@@ -22,6 +23,7 @@ from .plan import MaskPlan
 __all__ = [
     "MaskPlan",
     "MaskedImage",
+    "draw_of",
     "fill_hidden",
     "hide_down",
     "mask_distance",

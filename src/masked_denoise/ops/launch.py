@@ -48,7 +48,7 @@ def hide_down(
     masks |= _strides("image_b image_c image_h image_w", image)
     masks |= _strides("out_n out_c out_h out_w", out)
     masks |= _strides("bad_b _ bad_h bad_w", bad)
-    kernels = _kernels()
+    kernels = _kernels("hide")
     with _device(image):
         if not mean:
             rounded = float(torch.tensor(value, dtype=image.dtype))
@@ -92,7 +92,7 @@ def merge_up(
     masks |= _strides("out_b out_c out_h out_w", out)
     grid, tiles = _tiles(b, height, width)
     with _device(outputs):
-        _kernels().merge[grid](outputs=outputs, out=out, C=c, **masks, **tiles)
+        _kernels("merge").merge[grid](outputs=outputs, out=out, C=c, **masks, **tiles)
     return out
 
 
@@ -121,7 +121,7 @@ def replace(
     masks |= _strides("out_b out_c out_h out_w", out)
     with _device(noisy):
         for copy, state in zip(torch.split(out, b), states, strict=True):
-            _kernels().replace[grid](out=copy, state=_signed(state), **masks, **tiles)
+            _kernels("merge").replace[grid](out=copy, state=_signed(state), **masks, **tiles)
     return out
 
 
@@ -144,7 +144,7 @@ def masked_distance(
     counts = torch.empty(grid, dtype=torch.int32, device=image.device)
     with _device(image):
         if grid[0]:
-            _kernels().distance[grid](
+            _kernels("losses").distance[grid](
                 **_distance(output, image, sample, draw, mask, plan, place, branch, squared),
                 **tiles,
                 totals=totals,
@@ -172,7 +172,7 @@ def masked_distance_backward(
         height, width = place[0] * output.shape[2], place[0] * output.shape[3]
         grid, tiles = _tiles(len(image), height, width)
         with _device(image):
-            _kernels().distance_backward[grid](
+            _kernels("losses").distance_backward[grid](
                 **_distance(output, image, sample, draw, mask, plan, place, branch, squared),
                 **_strides("slope_n slope_c slope_h slope_w", slope),
                 **tiles,
@@ -190,7 +190,7 @@ def smoothness(image: Tensor, epsilon: float) -> Tensor:
     totals = torch.empty(grid, dtype=torch.float32, device=image.device)
     with _device(image):
         if numel:
-            _kernels().smoothness[grid](
+            _kernels("losses").smoothness[grid](
                 image=image,
                 totals=totals,
                 epsilon=epsilon,
@@ -211,7 +211,7 @@ def smoothness_backward(grad: Tensor, image: Tensor, epsilon: float) -> Tensor:
     grid, tiles = _tiles(b * c, height, width)
     if slope.numel():
         with _device(image):
-            _kernels().smoothness_backward[grid](
+            _kernels("losses").smoothness_backward[grid](
                 image=image,
                 slope=slope,
                 grad=grad,
@@ -256,7 +256,7 @@ def _finish(
 ) -> tuple[Tensor, Tensor]:
     mean = torch.empty((), dtype=torch.float32, device=totals.device)
     scale = torch.empty_like(mean)
-    _kernels().finish[(1,)](
+    _kernels("losses").finish[(1,)](
         totals=totals,
         counts=totals if counts is None else counts,
         mean=mean,
@@ -342,8 +342,9 @@ def _wide(*images: Tensor) -> Any:
     return language.float64 if double else language.float32
 
 
-def _kernels() -> Any:
-    return import_module(".triton_kernels", __package__)
+def _kernels(file: str) -> Any:
+    """Return the module of some kernels; triton is imported here, and nowhere before."""
+    return import_module(f".triton_{file}", __package__)
 
 
 def _device(x: Tensor) -> AbstractContextManager[Any]:

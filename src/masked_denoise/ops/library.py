@@ -26,15 +26,16 @@ from .fast import why_eager
 from .plan import MaskPlan, Place, plan_hidden, plan_label, plan_words
 
 Gradients = tuple[Tensor | None, ...]
-_MASK = "Tensor? sample, Tensor? draw, Tensor? mask"
-_PLAN = "SymInt[] plan, SymInt[] place, SymInt branch"
+MASK = "Tensor? sample, Tensor? draw, Tensor? mask"
+PLAN = "SymInt[] plan, SymInt[] place, SymInt branch"
 
 
-def _operator(name: str, schema: str) -> Any:
+def operator(name: str, schema: str) -> Any:
+    """Return the decorator that registers a plain form as an operator."""
     return torch.library.custom_op(f"masked_denoise::{name}", mutates_args=(), schema=schema)
 
 
-def _on_gpu(operator: Any, kernel: Any, plain: Any) -> None:
+def on_gpu(operator: Any, kernel: Any, plain: Any) -> None:
     """Register the kernel for GPUs; tensors it cannot take go the plain way."""
 
     def run(*args: Any) -> Any:
@@ -54,7 +55,7 @@ def _grid(shape: Sequence[int], sample: Tensor | None, place: Place, device: Any
     )
 
 
-def _picked(
+def picked_pixels(
     shape: Sequence[int],
     device: torch.device,
     masks: Sequence[Tensor | None],
@@ -92,7 +93,7 @@ def _hidden(
     branch: int,
     scored: bool,
 ) -> Tensor:
-    picked, padded = _picked(shape, device, masks, plan, place, branch, scored)
+    picked, padded = picked_pixels(shape, device, masks, plan, place, branch, scored)
     hidden = _either(~picked if scored else picked, padded)
     return _either(hidden, None if bad is None else PixelDownsample(place[0]).down(bad))
 
@@ -119,12 +120,12 @@ def _hide_down(
     return filled.contiguous(memory_format=layout)
 
 
-hide_down = _operator(
+hide_down = operator(
     "hide_down",
-    f"(Tensor image, {_MASK}, Tensor? bad, {_PLAN}, bool scored, bool mean, float value, "
+    f"(Tensor image, {MASK}, Tensor? bad, {PLAN}, bool scored, bool mean, float value, "
     "bool channels_last) -> Tensor",
 )(_hide_down)
-_on_gpu(hide_down, launch.hide_down, _hide_down)
+on_gpu(hide_down, launch.hide_down, _hide_down)
 
 
 def _fake_hide_down(image: Tensor, *args: Any) -> Tensor:
@@ -157,10 +158,9 @@ def _hide_down_backward(
     return PixelDownsample(place[0]).up(slope, size=(size[0], size[1])).contiguous()
 
 
-hide_down_backward = _operator(
+hide_down_backward = operator(
     "hide_down_backward",
-    f"(Tensor grad, {_MASK}, Tensor? bad, {_PLAN}, bool scored, bool mean, SymInt[] size) "
-    "-> Tensor",
+    f"(Tensor grad, {MASK}, Tensor? bad, {PLAN}, bool scored, bool mean, SymInt[] size) -> Tensor",
 )(_hide_down_backward)
 
 
@@ -182,109 +182,6 @@ def _hide_gradient(ctx: Any, grad: Tensor) -> Gradients:
 
 
 hide_down.register_autograd(_hide_gradient, setup_context=_hide_setup)
-
-
-# -- distance over scored pixels ------------------------------------------------------------------
-
-
-def _error(
-    output: Tensor,
-    image: Tensor,
-    masks: Sequence[Tensor | None],
-    plan: Sequence[int],
-    place: Sequence[int],
-    branch: int,
-) -> tuple[Tensor, Tensor]:
-    """Return output - image where scored, 0 elsewhere; and one over the number of values."""
-    picked, padded = _picked(image.shape, image.device, masks, plan, place, branch, True)
-    scored = picked if padded is None else picked & ~padded
-    error, scale = eager.error_where(output, PixelDownsample(place[0]).down(image), scored)
-    return error, torch.as_tensor(scale, dtype=torch.float32, device=image.device)
-
-
-def _masked_distance(
-    output: Tensor,
-    image: Tensor,
-    sample: Tensor | None,
-    draw: Tensor | None,
-    mask: Tensor | None,
-    plan: Sequence[int],
-    place: Sequence[int],
-    branch: int,
-    squared: bool,
-) -> tuple[Tensor, Tensor]:
-    error, scale = _error(output, image, (sample, draw, mask), plan, place, branch)
-    return eager.distance_of(error, scale, squared=squared), scale
-
-
-def _masked_distance_backward(
-    grad: Tensor,
-    scale: Tensor,
-    output: Tensor,
-    image: Tensor,
-    sample: Tensor | None,
-    draw: Tensor | None,
-    mask: Tensor | None,
-    plan: Sequence[int],
-    place: Sequence[int],
-    branch: int,
-    squared: bool,
-) -> Tensor:
-    error, _ = _error(output, image, (sample, draw, mask), plan, place, branch)
-    slope = 2 * error.float() if squared else error.sign()
-    return torch.empty_like(output).copy_(slope * (grad * scale))
-
-
-masked_distance = _operator(
-    "masked_distance",
-    f"(Tensor output, Tensor image, {_MASK}, {_PLAN}, bool squared) -> (Tensor, Tensor)",
-)(_masked_distance)
-masked_distance_backward = _operator(
-    "masked_distance_backward",
-    f"(Tensor grad, Tensor scale, Tensor output, Tensor image, {_MASK}, {_PLAN}, bool squared) "
-    "-> Tensor",
-)(_masked_distance_backward)
-_on_gpu(masked_distance, launch.masked_distance, _masked_distance)
-_on_gpu(masked_distance_backward, launch.masked_distance_backward, _masked_distance_backward)
-
-
-def _fake_masked_distance(output: Tensor, image: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    scalar = output.new_empty((), dtype=torch.float32)
-    return scalar, torch.empty_like(scalar)
-
-
-masked_distance.register_fake(_fake_masked_distance)
-
-
-def _fake_masked_distance_backward(
-    grad: Tensor, scale: Tensor, output: Tensor, *args: Any
-) -> Tensor:
-    return torch.empty_like(output)
-
-
-masked_distance_backward.register_fake(_fake_masked_distance_backward)
-
-
-def _distance_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(output[1], *inputs[:5])
-    ctx.settings = inputs[5:]
-    ctx.mark_non_differentiable(output[1])
-
-
-def _distance_gradient(ctx: Any, grad: Tensor, _: Tensor | None) -> Gradients:
-    scale, output, image, *masks = ctx.saved_tensors
-    first, second = ctx.needs_input_grad[:2]
-    slope = masked_distance_backward(grad, scale, output, image, *masks, *ctx.settings)
-    size = (image.shape[2], image.shape[3])
-    back = -PixelDownsample(ctx.settings[1][0]).up(slope, size=size) if second else None
-    return (
-        slope if first else None,
-        None if back is None else back.to(image.dtype),
-        *[None] * 7,
-    )
-
-
-masked_distance.register_autograd(_distance_gradient, setup_context=_distance_setup)
 
 
 # -- merge and upsample ---------------------------------------------------------------------------
@@ -322,12 +219,12 @@ def _merge_up(
     return whole.clone(memory_format=torch.contiguous_format)
 
 
-merge_up = _operator(
+merge_up = operator(
     "merge_up",
-    f"(Tensor outputs, {_MASK}, SymInt[] plan, SymInt[] place, SymInt height, SymInt width) "
+    f"(Tensor outputs, {MASK}, SymInt[] plan, SymInt[] place, SymInt height, SymInt width) "
     "-> Tensor",
 )(_merge_up)
-_on_gpu(merge_up, launch.merge_up, _merge_up)
+on_gpu(merge_up, launch.merge_up, _merge_up)
 
 
 def _fake_merge_up(outputs: Tensor, *args: Any) -> Tensor:
@@ -382,12 +279,12 @@ def _replace(
     return torch.cat([eager.select(mask, noisy, denoised) for mask in back])
 
 
-replace = _operator(
+replace = operator(
     "replace",
     "(Tensor noisy, Tensor denoised, Tensor? sample, Tensor? bad, SymInt[] states, "
     "SymInt threshold, SymInt[] place) -> Tensor",
 )(_replace)
-_on_gpu(replace, launch.replace, _replace)
+on_gpu(replace, launch.replace, _replace)
 
 
 def _fake_replace(noisy: Tensor, denoised: Tensor, *args: Any) -> Tensor:
@@ -415,49 +312,3 @@ def _replace_gradient(ctx: Any, grad: Tensor) -> Gradients:
 
 
 replace.register_autograd(_replace_gradient, setup_context=_replace_setup)
-
-
-# -- smoothness -----------------------------------------------------------------------------------
-
-
-def _smoothness(image: Tensor, epsilon: float) -> Tensor:
-    return reference.smoothness(image, epsilon)
-
-
-def _smoothness_backward(grad: Tensor, image: Tensor, epsilon: float) -> Tensor:
-    _, down, across = eager.smoothness_slopes(image, epsilon)
-    return torch.empty_like(image).copy_(eager.smoothness_gradient(down, across, grad))
-
-
-smoothness = _operator("smoothness", "(Tensor image, float epsilon) -> Tensor")(_smoothness)
-smoothness_backward = _operator(
-    "smoothness_backward", "(Tensor grad, Tensor image, float epsilon) -> Tensor"
-)(_smoothness_backward)
-_on_gpu(smoothness, launch.smoothness, _smoothness)
-_on_gpu(smoothness_backward, launch.smoothness_backward, _smoothness_backward)
-
-
-def _fake_smoothness(image: Tensor, epsilon: float) -> Tensor:
-    return image.new_empty((), dtype=torch.float32)
-
-
-smoothness.register_fake(_fake_smoothness)
-
-
-def _fake_smoothness_backward(grad: Tensor, image: Tensor, epsilon: float) -> Tensor:
-    return torch.empty_like(image)
-
-
-smoothness_backward.register_fake(_fake_smoothness_backward)
-
-
-def _smoothness_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[0])
-    ctx.epsilon = inputs[1]
-
-
-def _smoothness_gradient(ctx: Any, grad: Tensor) -> Gradients:
-    return smoothness_backward(grad, ctx.saved_tensors[0], ctx.epsilon), None
-
-
-smoothness.register_autograd(_smoothness_gradient, setup_context=_smoothness_setup)

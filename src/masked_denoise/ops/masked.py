@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import SettingError, SizeError
 from ..pixels import Grid, PixelDownsample, outside
 from ..scheme import Key, MaskScheme, Purpose, hash_key, hash_pixels
-from . import eager, library
+from . import eager, library, library_losses
 from .fast import why_eager
 from .plan import READ, MaskPlan, Place
 
@@ -124,10 +124,11 @@ class MaskedImage:
             scored = self.scheme.scored(self.label, branch)
             padded = outside(self.grid, self._end)
             scored = scored if padded is None else scored & ~padded
+            scored = scored.expand(self.grid.shape)
             return mask_distance(output, self.sub_images, scored, squared=_squared(kind))
         mask = None if self.plan else self.scheme.scored(self.label, branch)
         loss: Tensor
-        loss, _ = library.masked_distance(
+        loss, _ = library_losses.masked_distance(
             output, self.image, *self._masks(mask), *self._numbers, branch, _squared(kind)
         )
         return loss
@@ -216,7 +217,7 @@ class MaskedImage:
                     f"{sample.numel()} sample indices came for {len(self.image)} images"
                 )
             sample = sample.to(self.image.device, torch.int64, non_blocking=True)
-        return sample, self.draw, mask
+        return sample, self.draw, None if mask is None else mask.expand(self.grid.shape)
 
     def _branches(self, branches: int) -> Tensor:
         """Return uint8 (N, 1, h, w): the branch that a scheme of a user's own takes each from."""
@@ -278,7 +279,7 @@ def mask_distance(output: Tensor, target: Tensor, scored: Tensor, *, squared: bo
     """Return the mean distance of two images (N, C, h, w) where scored, bool (N, 1, h, w)."""
     if _fused(output, target):
         loss: Tensor
-        loss, _ = library.masked_distance(
+        loss, _ = library_losses.masked_distance(
             output, target, None, None, scored, READ, Place(), 0, squared
         )
         return loss
@@ -331,7 +332,7 @@ def replace(
 
 def smoothness(image: Tensor, epsilon: float) -> Tensor:
     """Return the mean length of the colour gradient; see `smoothness_loss`."""
-    loss: Tensor = (library if _fused(image) else eager).smoothness(image, epsilon)
+    loss: Tensor = (library_losses if _fused(image) else eager).smoothness(image, epsilon)
     return loss
 
 
