@@ -166,6 +166,22 @@ def test_a_plan_draws_the_masks_of_its_scheme(scheme: MaskScheme, stride: int) -
         assert torch.equal(label == branch, scheme.scored(label, branch))
 
 
+@kernels
+@pytest.mark.parametrize("scheme", [SCHEMES[0], SCHEMES[2], SCHEMES[4], Checkerboard()], ids=repr)
+def test_passes_that_complement_each_other(scheme: MaskScheme) -> None:
+    image, place = torch.ones(1, 1, 8, 6, device=DEVICE), Place(2, 2, 6)
+    grid = PixelDownsample(2).grid(1, (8, 6), origin=(2, 6))
+    for draw in range(8):
+        key = KEY._replace(draw=draw)
+        plan, label = scheme.plan(key, of_pass=True), scheme.label_of_pass(grid, key)
+        assert plan is not None
+        assert torch.equal(plan_label(plan, grid, plan.state), label)
+        kept = launch_hide(image, plan, place, 1, scored=True)
+        assert same(kept == 1, scheme.scored(label, 1))
+        seen = MaskedImage(image.cpu(), scheme, key, 2, origin=(2, 6), of_pass=True)
+        assert torch.equal(seen.label, label)
+
+
 def test_only_the_built_in_classes_themselves_have_a_plan() -> None:
     class Derived(RandomPartition):
         def hidden(self, label: Tensor, branch: int) -> Tensor:
@@ -444,38 +460,38 @@ def test_merge_up() -> None:
 
 @kernels
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_replace_puts_the_same_pixels_back_as_refine(dtype: torch.dtype) -> None:
+def test_replace_puts_the_same_pixels_back_as_refine(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     noisy, denoised = rand(2, 3, 9, 11, dtype=dtype), rand(2, 3, 9, 11, dtype=dtype, seed=1)
-    bad, keys, origin = rand(2, 1, 9, 11, seed=2) < 0.2, [KEY, Key(5)], (3, 70)
-    states = [hash_key(key._replace(purpose=Purpose.REPLACE)) for key in keys]
+    bad, keys, origin = rand(2, 1, 9, 11, seed=2) < 0.2, [Key(-7, 0, 1), Key(5, 0, 2)], (3, 70)
     sample = torch.tensor([7, FAR], device=DEVICE)
-    for numbers, gone in ((None, None), (sample, bad)):
-        back = [
-            replacement(
-                (9, 11),
-                2,
-                0.3,
-                key=key,
-                sample=3 if numbers is None else numbers.cpu(),
-                origin=origin,
-            )
-            for key in keys
-        ]
+    for numbers, gone, draws in ((3, None, 0), (sample, bad, 0), (3, None, 3)):
+        place: dict[str, Any] = {"origin": origin, "draws": draws}
+        images = numbers.cpu() if isinstance(numbers, Tensor) else numbers
+        back = [replacement((9, 11), 2, 0.3, key=k, sample=images, **place) for k in keys]
         masks = torch.stack(back) if gone is None else torch.stack(back) & ~gone.cpu()
         expected = torch.where(masks, noisy.cpu(), denoised.cpu()).flatten(0, 1)
+        states = [
+            hash_key(key._replace(purpose=Purpose.REPLACE, draw=0 if draws else key.draw))
+            for key in keys
+        ]
+        turns = [(key.draw << 32) // draws % 2**32 if draws else 0 for key in keys]
         ours = launch.replace(
             noisy.mT.contiguous().mT,
             denoised,
-            numbers,
+            numbers if isinstance(numbers, Tensor) else None,
             gone,
             states,
+            turns,
             int(0.3 * 2**32),
             Place(1, *origin, 3),
         )
         assert same(ours, expected)
-        choice = 3 if numbers is None else numbers
-        plain = replace(noisy, denoised, 0.3, keys, sample=choice, origin=origin, bad=gone)
-        assert same(plain, expected)
+        for fused in (False, True):
+            monkeypatch.setattr(masked, "_fused", lambda *_, fused=fused: fused)
+            plain = replace(noisy, denoised, 0.3, keys, sample=numbers, bad=gone, **place)
+            assert same(plain, expected)
 
 
 @kernels
@@ -507,7 +523,7 @@ def test_empty_batches() -> None:
         output.expand(2, -1, -1, -1, -1), None, None, None, plan, Place(2), 6, 7
     )
     assert merged.shape == image.shape
-    assert launch.replace(image, image, None, None, [1], 5, Place()).shape == image.shape
+    assert launch.replace(image, image, None, None, [1], [0], 5, Place()).shape == image.shape
     assert float(launch.smoothness(image, 1e-6)) == 0
 
 
@@ -559,7 +575,7 @@ def operator_cases() -> list[tuple[Any, tuple[Any, ...]]]:
         (library_losses.masked_distance, (output, image, *own, READ, place, 0, True)),
         (library.merge_up, (outputs, *none, plan, place, 5, 6)),
         (library.merge_up, (outputs, None, None, mask.byte(), READ, place, 5, 6)),
-        (library.replace, (image, other, None, None, [5, 2**32 - 1], 2**30, Place())),
+        (library.replace, (image, other, None, None, [5, 2**32 - 1], [0, 2**31], 2**30, Place())),
         (library_losses.smoothness, (image, 1e-6)),
     ]
 
@@ -596,7 +612,8 @@ def test_gradients_of_the_image() -> None:
     other = rand(1, 2, 5, 6, dtype=torch.float64, seed=4).requires_grad_()
     bad = rand(1, 1, 5, 6) < 0.3
     assert torch.autograd.gradcheck(
-        lambda x, y: library.replace(x, y, None, bad, [3, 4], 2**31, Place()), (image, other)
+        lambda x, y: library.replace(x, y, None, bad, [3, 4], [0, 7], 2**31, Place()),
+        (image, other),
     )
 
 
@@ -879,7 +896,7 @@ def test_kernels_compile_for_gpus() -> None:
             launch.masked_distance(*args)
             launch.masked_distance_backward(torch.ones(()), torch.ones(()), *args)
             launch.merge_up(torch.stack([output] * 2), *none, plan, place, 64, 64)
-            launch.replace(image, image, None, None, [5], 2**32 - 1, Place())
+            launch.replace(image, image, None, None, [5], [0], 2**32 - 1, Place())
             launch.smoothness(image, 1e-6)
             launch.smoothness_backward(torch.ones(()), image, 1e-6)
         launch.hide_down(image, None, None, mask, mask[:1], READ, place, 0, False, True, 0.0, True)

@@ -187,11 +187,16 @@ class MaskScheme:
         picked = words.gather(3, place.expand(words.shape[0], 1, words.shape[2], -1))
         return (picked >> shift).bitwise_and_(1).to(torch.uint8)
 
-    def plan(self, key: Key) -> MaskPlan | None:
-        """Return what a kernel needs to draw the masks by itself; None for classes of one's own."""
+    def plan(self, key: Key, *, of_pass: bool = False) -> MaskPlan | None:
+        """Return what a kernel needs to draw the masks by itself; None for classes of one's own.
+
+        Args:
+            key: of the draw.
+            of_pass: whether the masks are those of `label_of_pass`.
+        """
         from .ops.plan import plan_of
 
-        return plan_of(self, key)
+        return plan_of(self, key, of_pass=of_pass)
 
     def branch_of_step(self, key: Key) -> int:
         """Return the branch that training step `key.draw` runs, drawn from the hash of the step."""

@@ -102,6 +102,7 @@ def replace(
     sample: Tensor | None,
     bad: Tensor | None,
     states: Sequence[int],
+    turns: Sequence[int],
     threshold: int,
     place: Sequence[int],
 ) -> Tensor:
@@ -120,8 +121,9 @@ def replace(
     masks |= _strides("denoised_b denoised_c denoised_h denoised_w", denoised)
     masks |= _strides("out_b out_c out_h out_w", out)
     with _device(noisy):
-        for copy, state in zip(torch.split(out, b), states, strict=True):
-            _kernels("merge").replace[grid](out=copy, state=_signed(state), **masks, **tiles)
+        for copy, state, turn in zip(torch.split(out, b), states, turns, strict=True):
+            masks |= {"out": copy, "state": _signed(state), "turn": _signed(turn)}
+            _kernels("merge").replace[grid](**masks, **tiles)
     return out
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..pixels import Grid, PixelDownsample, outside
+from ..scheme import WORD
 from . import eager, launch, reference
 from .fast import why_eager
 from .plan import MaskPlan, Place, plan_hidden, plan_label, plan_words
@@ -269,20 +270,24 @@ def _replace(
     sample: Tensor | None,
     bad: Tensor | None,
     states: Sequence[int],
+    turns: Sequence[int],
     threshold: int,
     place: Sequence[int],
 ) -> Tensor:
     grid = _grid(noisy.shape, sample, Place(*place), noisy.device)
-    drawn = [plan_words(state, grid.sample, grid.row, grid.col) for state in states]
-    back = torch.stack(drawn) < threshold
-    back = back if bad is None else back & ~bad
-    return torch.cat([eager.select(mask, noisy, denoised) for mask in back])
+    copies = []
+    for state, turn in zip(states, turns, strict=True):
+        word = plan_words(state, grid.sample, grid.row, grid.col)
+        back = (word + turn & WORD) < threshold
+        back = back if bad is None else back & ~bad
+        copies.append(eager.select(back, noisy, denoised))
+    return torch.cat(copies)
 
 
 replace = operator(
     "replace",
     "(Tensor noisy, Tensor denoised, Tensor? sample, Tensor? bad, SymInt[] states, "
-    "SymInt threshold, SymInt[] place) -> Tensor",
+    "SymInt[] turns, SymInt threshold, SymInt[] place) -> Tensor",
 )(_replace)
 on_gpu(replace, launch.replace, _replace)
 
@@ -302,13 +307,13 @@ def _replace_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _replace_gradient(ctx: Any, grad: Tensor) -> Gradients:
     """The noisy image gets what its pixels got, copy by copy; the denoised one the rest."""
     sample, bad = ctx.saved_tensors
-    states, threshold, place = ctx.settings
+    states, turns, *rest = ctx.settings
     copies, zero = grad.chunk(len(states)), torch.zeros_like(grad[: len(grad) // len(states)])
     first, second = [], []
-    for copy, state in zip(copies, states, strict=True):
-        first.append(replace(copy, zero, sample, bad, [state], threshold, place))
-        second.append(replace(zero, copy, sample, bad, [state], threshold, place))
-    return (torch.stack(first).sum(0), torch.stack(second).sum(0), *[None] * 5)
+    for copy, state, turn in zip(copies, states, turns, strict=True):
+        first.append(replace(copy, zero, sample, bad, [state], [turn], *rest))
+        second.append(replace(zero, copy, sample, bad, [state], [turn], *rest))
+    return (torch.stack(first).sum(0), torch.stack(second).sum(0), *[None] * 6)
 
 
 replace.register_autograd(_replace_gradient, setup_context=_replace_setup)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import SettingError, SizeError
 from ..pixels import Grid, PixelDownsample, outside
-from ..scheme import Key, MaskScheme, Purpose, hash_key, hash_pixels
+from ..scheme import WORD, Key, MaskScheme, Purpose, hash_key, hash_pixels
 from . import eager, library, library_losses
 from .fast import why_eager
 from .plan import READ, MaskPlan, Place
@@ -43,6 +43,8 @@ class MaskedImage:
         sample: index of the first image, or int64 (B,), one index an image.
         origin: row and column of the first pixel in a larger image; multiples of S.
         bad: bool (B, 1, H, W), pixels that no branch may see; or None.
+        of_pass: whether `key.draw` is the number of one of several averaged passes, whose masks
+            complement each other (`MaskScheme.label_of_pass`).
         draw: int64 (2,) on the device of the image, from `draw_of`: takes the place of the key and
             of `branch`, so that a recorded CUDA graph goes on with new masks. Kernels only.
 
@@ -68,8 +70,10 @@ class MaskedImage:
         sample: Tensor | int = 0,
         origin: tuple[int, int] = (0, 0),
         bad: Tensor | None = None,
+        of_pass: bool = False,
         draw: Tensor | None = None,
     ) -> None:
+        self.of_pass = of_pass
         self.image, self.scheme, self.key, self.bad, self.draw = image, scheme, key, bad, draw
         self.pixels, self.sample, self.origin = PixelDownsample(stride), sample, origin
         if image.ndim != 4 or min(image.shape[2:]) < stride or not image.is_floating_point():
@@ -77,7 +81,7 @@ class MaskedImage:
             raise SettingError(f"image is of {image.dtype}; a float dtype is needed")
         self.size = (image.shape[2], image.shape[3])
         self.fused = _fused(image)
-        self.plan = scheme.plan(key) if self.fused else None
+        self.plan = scheme.plan(key, of_pass=of_pass) if self.fused else None
         if draw is not None and self.plan is None:
             raise SettingError(
                 "draw needs a built-in scheme and the fused operators: "
@@ -172,7 +176,8 @@ class MaskedImage:
     @cached_property
     def label(self) -> Tensor:
         """The branch that scores each pixel: uint8 (B·S·S, 1, h, w)."""
-        return self.scheme.label(self.grid, self.key)
+        label = self.scheme.label_of_pass if self.of_pass else self.scheme.label
+        return label(self.grid, self.key)
 
     @cached_property
     def unseen(self) -> Tensor | None:
@@ -292,6 +297,7 @@ def replace(
     share: float,
     keys: Sequence[Key],
     *,
+    draws: int = 0,
     sample: Tensor | int = 0,
     origin: tuple[int, int] = (0, 0),
     bad: Tensor | None = None,
@@ -303,11 +309,15 @@ def replace(
         denoised: (B, C, H, W), of the same dtype.
         share: the odds that a pixel is put back, in [0, 1).
         keys: T keys; their purpose becomes `Purpose.REPLACE`.
+        draws: as in `refine.replacement`: T where the copies share one random number a pixel, so
+            that all pixels are put back equally often; 0 where each draws its own.
         sample: index of the first image, or int64 (B,).
         origin: row and column of the first pixel in a larger image.
         bad: bool (B, 1, H, W), pixels that are never put back; or None.
     """
-    keys = [key._replace(purpose=Purpose.REPLACE) for key in keys]
+    turns = [(key.draw << 32) // draws & WORD if draws else 0 for key in keys]
+    keys = [key._replace(purpose=Purpose.REPLACE, draw=0 if draws else key.draw) for key in keys]
+    threshold = int(share * 2**32)
     if not _fused(noisy, denoised):
         grid = PixelDownsample(1).grid(
             len(noisy),
@@ -316,16 +326,19 @@ def replace(
             origin=origin,
             device=noisy.device,
         )
-        words = [hash_pixels(key, grid.sample, grid.row, grid.col) for key in keys]
-        masks = [word < int(share * 2**32) for word in words]
-        masks = masks if bad is None else [mask & ~bad for mask in masks]
-        return torch.cat([eager.select(mask, noisy, denoised) for mask in masks])
+        copies = []
+        for key, turn in zip(keys, turns, strict=True):
+            word = hash_pixels(key, grid.sample, grid.row, grid.col)
+            back = (word + turn & WORD) < threshold
+            back = back if bad is None else back & ~bad
+            copies.append(eager.select(back, noisy, denoised))
+        return torch.cat(copies)
     first, numbers = (0, sample) if isinstance(sample, Tensor) else (sample, None)
     if numbers is not None:
         numbers = numbers.to(noisy.device, torch.int64, non_blocking=True)
     states = [hash_key(key) for key in keys]
     replaced: Tensor = library.replace(
-        noisy, denoised, numbers, bad, states, int(share * 2**32), Place(1, *origin, first)
+        noisy, denoised, numbers, bad, states, turns, threshold, Place(1, *origin, first)
     )
     return replaced
 

@@ -39,7 +39,8 @@ class MaskPlan(NamedTuple):
         branches: K.
         state: 32 bits, the hash of the key.
         others: 1 where a branch hides every group but one.
-        size: period of a lattice; share of chosen pixels, times 2**32, of a sparse mask.
+        size: period of a lattice; share of chosen pixels, times 2**32, of a sparse mask; of two
+            random groups, bit 0 swaps them in every other row, bit 1 in every other column.
         radius: of a lattice.
     """
 
@@ -63,7 +64,7 @@ class Place(NamedTuple):
 READ = MaskPlan(Kind.MAP, 0, 0)
 
 
-def plan_of(scheme: MaskScheme, key: Key) -> MaskPlan | None:
+def plan_of(scheme: MaskScheme, key: Key, *, of_pass: bool = False) -> MaskPlan | None:
     """Return the plan of a built-in scheme at one draw; None for any other class, derived or not.
 
     >>> plan_of(Lattice(4, radius=1), Key())
@@ -71,8 +72,12 @@ def plan_of(scheme: MaskScheme, key: Key) -> MaskPlan | None:
     """
     kind, state = type(scheme), hash_key(key)
     if isinstance(scheme, RandomPartition) and kind is RandomPartition:
-        number = Kind.COIN if scheme.branches == 2 else Kind.GROUPS
-        return MaskPlan(number, scheme.branches, state, others=int(scheme.hide == "others"))
+        others = int(scheme.hide == "others")
+        if scheme.branches != 2:
+            return MaskPlan(Kind.GROUPS, scheme.branches, state, others=others)
+        block, swap = divmod(key.draw, 4) if of_pass else (key.draw, 0)
+        state = hash_key(key._replace(draw=block))
+        return MaskPlan(Kind.COIN, 2, state, others=others, size=swap)
     if isinstance(scheme, Lattice) and kind is Lattice:
         return MaskPlan(
             Kind.LATTICE, scheme.branches, state, size=scheme.period, radius=scheme.radius
@@ -91,7 +96,8 @@ def plan_label(plan: MaskPlan, grid: Grid, state: Tensor | int) -> Tensor:
     """
     row, col, p = grid.row, grid.col, plan.size
     if plan.kind == Kind.COIN:
-        label = plan_words(state, grid.sample, row, col >> 5) >> (col & 31) & 1
+        label = plan_words(state, grid.sample, row, col >> 5) >> (col & 31)
+        label = (label ^ grid.sub_row * (p & 1) ^ grid.sub_col * (p >> 1)) & 1
     elif plan.kind == Kind.GROUPS:
         label = plan_words(state, grid.sample, row, col) * plan.branches >> 32
     elif plan.kind == Kind.BOARD:

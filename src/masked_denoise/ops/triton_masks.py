@@ -82,7 +82,12 @@ def label_of(
     row = (y + top).to(tl.uint32)
     col = (x + left).to(tl.uint32)
     if KIND == COIN:
-        label = ((random_word(start, row, col >> 5) >> (col & 31)) & 1).to(tl.int32)
+        label = (random_word(start, row, col >> 5) >> (col & 31)).to(tl.int32)
+        if SIZE & 1:
+            label = label ^ ((y + top) // S)
+        if SIZE & 2:
+            label = label ^ ((x + left) // S)
+        label = label & 1
     elif KIND == GROUPS:
         label = ((random_word(start, row, col).to(tl.uint64) * K) >> 32).to(tl.int32)
     elif KIND == BOARD:

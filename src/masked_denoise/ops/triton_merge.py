@@ -39,10 +39,10 @@ def merge(
         target += out_c
 
 
-@triton.jit(do_not_specialize=[*DRAWN, "threshold"])
+@triton.jit(do_not_specialize=[*DRAWN, "turn", "threshold"])
 def replace(
     noisy, denoised, out, bad, sample,
-    state, first, top, left, threshold, C, H, W, tiles_y, tiles_x,
+    state, turn, first, top, left, threshold, C, H, W, tiles_y, tiles_x,
     noisy_b, noisy_c, noisy_h, noisy_w, denoised_b, denoised_c, denoised_h, denoised_w,
     out_b, out_c, out_h, out_w, bad_b, bad_h, bad_w,
     HAS_SAMPLE: tl.constexpr, HAS_BAD: tl.constexpr, BY: tl.constexpr, BX: tl.constexpr,
@@ -52,8 +52,8 @@ def replace(
     start, _ = draw_start(noisy, sample, state, state, first, b, False, HAS_SAMPLE)
     b = b.to(tl.int64)
     here = (y < H) & (x < W)
-    word = random_word(start, (y + top).to(tl.uint32), (x + left).to(tl.uint32)).to(tl.int64)
-    back = here & (word < threshold)
+    word = random_word(start, (y + top).to(tl.uint32), (x + left).to(tl.uint32))
+    back = here & ((word + turn.to(tl.uint32)).to(tl.int64) < threshold)
     if HAS_BAD:
         back = back & ~is_bad(y, x, here, bad + b * bad_b, bad_h, bad_w)
     y = y.to(tl.int64)
