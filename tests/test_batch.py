@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from masked_denoise.errors import (
     UnknownNameError,
 )
 from masked_denoise.images import ImageFile, read_image, write_image
-from masked_denoise.jobs import plan
+from masked_denoise.jobs import batch, plan
 from masked_denoise.jobs.batch import Done, denoise_files, fit_models, fits_format, new_denoiser
 from masked_denoise.jobs.plan import Task, check_writable, make_plan, write_text
 from masked_denoise.jobs.preview import expected_seconds, make_preview, telling_crop
@@ -311,6 +312,79 @@ def test_a_full_disk_ends_the_job_and_leaves_no_part(
     assert summary.failures[1].reason.startswith("not tried")
     assert len(calls) == 3
     assert tree(tmp_path / "out") == ["a.png", "b.png"]
+
+
+def test_the_next_file_is_read_and_the_last_one_written_while_the_network_works(
+    tmp_path: Path, grey: AsymmetricMaskDenoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    for name in names:
+        save(tmp_path / "in" / name)
+    tasks = make_plan([tmp_path / "in"], tmp_path / "out").tasks
+    meeting, places = threading.Barrier(3, timeout=30), set()
+    read, write, denoise = batch.read_image, batch.write_image, grey.denoise
+    passed: list[Array] = []
+
+    def meet() -> None:
+        places.add(threading.current_thread())
+        meeting.wait()
+
+    def reading(path: Path) -> ImageFile:
+        if path.name == "c.png":
+            meet()
+        return read(path)
+
+    def working(content: Array, **settings: Any) -> Array:
+        passed.append(content)
+        if len(passed) == 2:
+            meet()
+        return denoise(content, **settings)
+
+    def writing(path: Path, image: ImageFile, *, quality: int) -> None:
+        if path.name == "a.png":
+            meet()
+        write(path, image, quality=quality)
+
+    monkeypatch.setattr(batch, "read_image", reading)
+    monkeypatch.setattr(batch, "write_image", writing)
+    monkeypatch.setattr(grey, "denoise", working)
+    seen: list[str] = []
+    in_thread = []
+
+    def on_file(told: Done | Failure) -> None:
+        seen.append(told.task.name if isinstance(told, Done) else told.reason)
+        in_thread.append(threading.current_thread())
+
+    denoise_files(tasks, {1: grey}, on_file=on_file)
+    assert seen == names
+    assert len(places) == 3
+    assert set(in_thread) == {threading.current_thread()}
+    assert tree(tmp_path / "out") == names
+
+
+def test_ctrl_c_keeps_what_was_denoised_and_a_second_run_does_the_rest(
+    tmp_path: Path, grey: AsymmetricMaskDenoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    for name in names:
+        save(tmp_path / "in" / name)
+    calls, denoise = [], grey.denoise
+
+    def press_at_the_third(content: Array, **settings: Any) -> Array:
+        calls.append(content)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return denoise(content, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grey, "denoise", press_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            denoise_files(make_plan([tmp_path / "in"], tmp_path / "out").tasks, {1: grey})
+    assert tree(tmp_path / "out") == names[:2]
+    rest = make_plan([tmp_path / "in"], tmp_path / "out", existing="skip")
+    assert [task.name for task in rest.tasks] == names[2:]
+    denoise_files(rest.tasks, {1: grey})
+    assert tree(tmp_path / "out") == names
 
 
 def test_too_little_memory_is_a_failure_of_the_file(

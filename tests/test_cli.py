@@ -26,7 +26,7 @@ from masked_denoise.jobs import demo
 Array = NDArray[Any]
 SOURCE = Path(masked_denoise.__file__).parents[1]
 COMMANDS = [
-    "denoise", "train", "evaluate", "inspect", "backbones", "models", "convert", "demo",
+    "denoise", "train", "compare", "evaluate", "inspect", "backbones", "models", "convert", "demo",
 ]  # fmt: skip
 FIT = ["--fit-steps", "1", "--passes", "1", "--device", "cpu"]
 
@@ -170,7 +170,7 @@ def test_denoise_fits_on_the_input_itself_a_model_for_each_kind(tmp_path: Path) 
     )  # fmt: skip
     text = words(result)
     assert "grey and 2-channel and colour pictures: each kind gets a model of its own" in text
-    assert "No --model given: fitting fast-unet on the 2 colour pictures" in text
+    assert "Fitting fast-unet on the 2 colour pictures" in text
     assert "Denoised 4 pictures" in text
     assert tree(tmp_path / "out") == ["alpha.png", "colour.png", "deep/grey.tif", "deep/two.npy"]
     for name, pixels in stored.items():
@@ -255,6 +255,43 @@ def test_clean_pictures_give_numbers(tmp_path: Path, model: Path) -> None:
     assert "PSNR (dB)" in (tmp_path / "r.html").read_text("utf-8")
 
 
+def test_without_a_model_the_one_of_the_package_is_taken(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "colour.png")
+    save(tmp_path / "in" / "grey.png", picture(40, 44))
+    base = ("denoise", tmp_path / "in", "-o", tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AsymmetricMaskDenoiser, "fit", None)  # nothing is fitted
+        text = words(run(*base))
+    assert "taking camera-small" in text
+    assert tree(tmp_path / "out") == ["colour.png", "grey.png"]
+    assert Image.open(tmp_path / "out" / "grey.png").mode == "L"
+
+
+def test_adapting_trains_on_the_pictures_and_keeps_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save(tmp_path / "in" / "a.png")
+    seen: list[float] = []
+
+    def adapt(self: AsymmetricMaskDenoiser, paths: list[Path], **named: float) -> None:
+        assert paths == [source]
+        seen.append(named["minutes"])
+        self.fit_record = {"score": {"before": 30.0, "after": 29.0}}
+
+    monkeypatch.setattr(AsymmetricMaskDenoiser, "adapt", adapt)
+    kept = tmp_path / "kept"
+    text = words(
+        run("denoise", source, "-o", tmp_path / "b.png", "--adapt", 3, "--save-model", kept)
+    )
+    assert seen == [3]
+    assert "stays as it was" in text
+    run("denoise", source, "-o", tmp_path / "c.png", "--model", kept)
+    text = words(run("denoise", source, "-o", tmp_path / "d.png", "--adapt", 3, "--fit", 1, code=2))
+    assert "contradict" in text
+    text = words(run("denoise", source, "-o", tmp_path / "d.png", "--save-model", "x", code=2))
+    assert "--adapt" in text
+
+
 def test_preview_writes_one_picture_and_tells_the_time(tmp_path: Path, model: Path) -> None:
     save(tmp_path / "in" / "a.png")
     save(tmp_path / "in" / "b.png")
@@ -265,7 +302,7 @@ def test_preview_writes_one_picture_and_tells_the_time(tmp_path: Path, model: Pa
     assert tree(tmp_path / "out") == ["b_preview.png"]
     assert Image.open(tmp_path / "out" / "b_preview.png").size[0] > 2 * 2 * 56
     text = words(run(*base, *FIT, "--save-model", tmp_path / "kept"))
-    assert "2 min of fitting" in text
+    assert "2 min of training" in text
     assert "comes out better" in text
     assert not (tmp_path / "kept").exists()
 
@@ -377,7 +414,7 @@ def test_ctrl_c_stops_with_its_own_code(
     with monkeypatch.context() as patch:
         patch.setattr(AsymmetricMaskDenoiser, "fit", stop)
         text = run("denoise", source, "-o", tmp_path / "b.png", "--save-model", tmp_path / "kept",
-                   code=130).output  # fmt: skip
+                   "--fit", 1, code=130).output  # fmt: skip
     assert "stopped" in text
     assert (tmp_path / "kept" / "config.json").exists()
 

@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "decoder_blocks": (1, 1, 1, 1),
     },
     "unet": {"width": 8},
+    "fast-student": {"widths": (8, 12), "blocks": (1, 1)},
     "deamnet": {"width": 8},
     "dncnn": {"width": 8, "depth": 5},
     "dbsn": {"width": 8, "blocks": 2},

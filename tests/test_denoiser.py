@@ -27,7 +27,7 @@ from masked_denoise import (
     mask_loss,
     smoothness_loss,
 )
-from masked_denoise.denoiser import _turned
+from masked_denoise.calls import turned
 from masked_denoise.errors import (
     BackboneError,
     PixelError,
@@ -35,7 +35,7 @@ from masked_denoise.errors import (
     SizeError,
     UnknownNameError,
 )
-from masked_denoise.inference import TURNS, denoise_batch, run_all
+from masked_denoise.inference import TURNS, denoise_batch
 from masked_denoise.ops import fill_hidden
 from masked_denoise.pixels import Grid
 from masked_denoise.refine import replacement
@@ -199,22 +199,79 @@ def test_a_batch_gives_what_each_image_gives_alone(settings: dict[str, Any]) -> 
         torch.testing.assert_close(denoiser.denoise(image), result, atol=1e-6, rtol=1e-5)
 
 
+def one_pass(denoiser: AsymmetricMaskDenoiser, image: Tensor, key: Key, draw: int) -> Tensor:
+    """Return all branches of one draw, merged, written out."""
+    scheme = denoiser.scheme.inference or denoiser.scheme
+    pixels, size = PixelDownsample(denoiser.stride), (image.shape[2], image.shape[3])
+    grid = pixels.grid(len(image), size, sample=torch.zeros(len(image), dtype=torch.int64))
+    label, merged = scheme.label_of_pass(grid, key), torch.zeros(())
+    padded = (grid.row >= size[0]) | (grid.col >= size[1])
+    for branch in range(scheme.branches):
+        hidden = scheme.hidden(label, branch) | padded
+        filled = fill_hidden(pixels.down(image), hidden, scheme.fill)
+        output = denoiser.predict(filled, turn=TURNS[draw])
+        merged = torch.where(scheme.scored(label, branch), output, merged)
+    return pixels.up(merged, size=size)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    "scheme", [RandomPartition(2), RandomPartition(3, fill="zero"), Checkerboard(), Stripes()],
+    ids=repr,
+)  # fmt: skip
+@torch.no_grad()
+def test_denoise_is_its_definition_bit_for_bit(scheme: MaskScheme, stride: int) -> None:
+    """All passes, branches and turns, then R3, on a batch of two."""
+    image = picture(2, 3, 15, 18)
+    settings = Refinement(2, 0.3, balanced=stride == 2)
+    denoiser = make(
+        Mixer(multiple=4), scheme=scheme, stride=stride, refine=settings, observation=0.0
+    ).eval()
+    first = torch.zeros_like(image)
+    for draw in range(3):
+        first += one_pass(denoiser, image, Key(7, Purpose.INFER, draw), draw)
+    first /= 3
+    denoiser.stride, result = 1, torch.zeros_like(image)
+    for draw in range(2):
+        key = Key(7, Purpose.REFINE, draw)
+        back = replacement((15, 18), 1, 0.3, key=key, draws=2 if settings.balanced else 0)
+        replaced = torch.where(back, image, first)
+        result += one_pass(denoiser, replaced, key, 0)
+    denoiser.stride = stride
+    assert torch.equal(denoiser.denoise(image, passes=3, seed=7), result / 2)
+
+
+@pytest.mark.parametrize("smoothness", [None, 0.1])
+@pytest.mark.parametrize("size", [(12, 16), (13, 18)])
+def test_a_training_step_is_its_definition_bit_for_bit(
+    size: tuple[int, int], smoothness: float | None
+) -> None:
+    image, scheme = picture(2, 3, *size), RandomPartition(2)
+    denoiser = make(Mixer(multiple=4), scheme=scheme, train_stride=2).train()
+    loss = denoiser(image, step=5, seed=1, sample=3, smoothness=smoothness)
+    (ours,) = torch.autograd.grad(loss, denoiser.backbone.first.weight)
+    key, pixels = Key(1, Purpose.TRAIN, 5), PixelDownsample(2)
+    grid, sub_images = pixels.grid(2, size, sample=3), pixels.down(image)
+    label = scheme.label(grid, key)
+    padded = (grid.row >= size[0]) | (grid.col >= size[1])
+    outputs, losses = [], []
+    for branch in range(2):
+        filled = fill_hidden(sub_images, (label == branch) | padded, "mean")
+        outputs.append(denoiser.predict(filled))
+        losses.append(mask_loss(outputs[-1], sub_images, (label == branch) & ~padded))
+    expected = losses[scheme.branch_of_step(key)]
+    if smoothness is not None:
+        merged = pixels.up(torch.where(label == 1, outputs[1], outputs[0]), size=size)
+        expected = sum(losses) + smoothness * smoothness_loss(merged)
+    assert torch.equal(loss, expected)
+    (gradient,) = torch.autograd.grad(expected, denoiser.backbone.first.weight)
+    torch.testing.assert_close(ours, gradient)
+
+
 def test_passes_are_draws_that_are_averaged_each_turned_another_way() -> None:
     image, denoiser = picture(3, 16, 16), make(observation=0.0).eval()
     with torch.no_grad():
-        draws = [
-            run_all(
-                denoiser,
-                image[None],
-                None,
-                denoiser.scheme,
-                1,
-                Key(9, Purpose.INFER, draw),
-                (0, 0),
-                TURNS[draw],
-            )
-            for draw in range(3)
-        ]
+        draws = [one_pass(denoiser, image[None], Key(9, Purpose.INFER, d), d) for d in range(3)]
     assert not torch.allclose(draws[0], draws[1])
     mean = torch.stack(draws).mean(0)[0]
     torch.testing.assert_close(denoiser.denoise(image, passes=3, seed=9), mean)
@@ -239,9 +296,9 @@ def test_a_turned_network_sees_the_turned_image() -> None:
 
 def test_all_eight_turns_differ_and_turn_back() -> None:
     image = picture(1, 3, 6, 10)
-    seen = [_turned(image, turn) for turn in range(8)]
+    seen = [turned(image, turn) for turn in range(8)]
     for turn, view in enumerate(seen):
-        assert torch.equal(_turned(view, turn, back=True), image)
+        assert torch.equal(turned(view, turn, back=True), image)
         for other in seen[:turn]:
             assert view.shape != other.shape or not torch.equal(view, other)
 

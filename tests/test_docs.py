@@ -121,17 +121,26 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def tiny_budget(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Make `fit` take two small steps whatever it is asked for; the list collects what it was."""
-    real, asked = AsymmetricMaskDenoiser.fit, []
+    """Make training take two small steps whatever it is asked for; the list collects what it was.
 
-    def fit(self: AsymmetricMaskDenoiser, data: object, **given: Any) -> AsymmetricMaskDenoiser:
-        asked.append(given)
-        small = {key: value for key, value in given.items() if key not in ("minutes", "epochs")}
-        small |= {"steps": 2, "batch_size": 1, "crop": 32, "progress": False, "device": "cpu"}
-        small |= {"mixed_precision": "no", "validation": given.get("validation", False)}
-        return real(self, data, **small)
+    That is, `fit` and `distill`.
+    """
+    asked: list[dict[str, Any]] = []
 
-    monkeypatch.setattr(AsymmetricMaskDenoiser, "fit", fit)
+    def smaller(real: Any) -> Any:
+        def train(self: AsymmetricMaskDenoiser, data: object, **given: Any) -> Any:
+            asked.append(given)
+            small = {key: value for key, value in given.items() if key not in ("minutes", "epochs")}
+            small |= {"steps": 2, "batch_size": 1, "crop": 32, "progress": False, "device": "cpu"}
+            small |= {"mixed_precision": "no", "compile": False}
+            small |= {"validation": given.get("validation", False)}
+            return real(self, data, **small)
+
+        return train
+
+    for method in ("fit", "distill"):
+        real = getattr(AsymmetricMaskDenoiser, method)
+        monkeypatch.setattr(AsymmetricMaskDenoiser, method, smaller(real))
     return asked
 
 

@@ -68,6 +68,13 @@ def test_own_network(tmp_path: Path) -> None:
     assert shape(tmp_path / "before_after.png")[0] > 3 * 384
 
 
+def test_student(photos: Path, tmp_path: Path) -> None:
+    said = run("04_fast_student.py", photos / "one.png", tmp_path, MOMENT)
+    assert "student: " in said
+    assert (tmp_path / "student" / "model.safetensors").is_file()
+    assert shape(tmp_path / "before_after.png")[0] > 3 * 64
+
+
 def test_every_example_is_tested() -> None:
     """Scripts with a number; make_sample.py has tests of its own in test_samples.py."""
     here = Path(__file__).read_text()

@@ -6,6 +6,7 @@ same tests run natively.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
 import os
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.library import opcheck
 
 from masked_denoise import (
+    AsymmetricMaskDenoiser,
     Checkerboard,
     Lattice,
     MaskScheme,
@@ -30,6 +32,7 @@ from masked_denoise import (
     NothingHidden,
     PixelDownsample,
     RandomPartition,
+    Refinement,
     mask_loss,
     smoothness_loss,
 )
@@ -758,6 +761,44 @@ def test_plain_forms_are_those_of_scheme_and_downsampling(scheme: MaskScheme) ->
     scored = [scheme.scored(label, k) for k in range(scheme.branches)]
     expected = pixels.up(reference.merge_branches(outputs, scored), size=(9, 8))
     assert torch.equal(merge_up(outputs, scheme, KEY, (9, 8), 2, sample=5), expected)
+
+
+@kernels
+@pytest.mark.parametrize("fill", ["mean", 0.25])
+def test_denoising_and_training_take_the_kernels(
+    fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does step by step, and what a CPU does, agree; and every kernel is called."""
+    called: list[str] = []
+
+    def counted(name: str) -> Any:
+        def call(*args: Any) -> Any:
+            called.append(name)
+            return getattr(launch, name)(*args)
+
+        return call
+
+    torch.manual_seed(0)
+    denoiser = AsymmetricMaskDenoiser(
+        torch.nn.Conv2d(3, 3, 3, padding=1), scheme=RandomPartition(2, fill=fill), stride=2,
+        passes=2, refine=Refinement(1), train_stride=2,
+    ).to(DEVICE)  # fmt: skip
+    image = rand(1, 3, 9, 8)
+    plain = copy.deepcopy(denoiser).cpu()
+    clean, loss = plain.denoise(image.cpu()), plain.train()(image.cpu(), step=3, smoothness=0.1)
+    for name in ("hide_down", "merge_up", "replace"):
+        monkeypatch.setattr(library, name, counted(name))
+    for name in ("masked_distance", "smoothness"):
+        monkeypatch.setattr(library_losses, name, counted(name))
+    monkeypatch.setattr(masked, "_fused", lambda *_: True)
+    ours = denoiser.denoise(image, precision="float32")
+    torch.testing.assert_close(ours.cpu(), clean, atol=2e-6, rtol=0)
+    assert sorted(called) == ["hide_down"] * 6 + ["merge_up"] * 3 + ["replace"]
+    called.clear()
+    with torch.no_grad():
+        again = denoiser.train()(image, step=3, smoothness=0.1)
+    torch.testing.assert_close(again.cpu(), loss.detach(), atol=1e-6, rtol=1e-5)
+    assert sorted(set(called)) == ["hide_down", "masked_distance", "merge_up", "smoothness"]
 
 
 def test_what_does_not_fit_is_named() -> None:

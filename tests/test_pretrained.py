@@ -17,6 +17,7 @@ from masked_denoise.backbones.cost import count_parameters
 from masked_denoise.cli import app
 from masked_denoise.errors import UnknownNameError
 from masked_denoise.pretrained.availability import availability
+from masked_denoise.pretrained.shipped import SHIPPED
 from masked_denoise.pretrained.table import (
     OWNER_VARIABLE,
     PRETRAINED,
@@ -127,7 +128,7 @@ def put(cache: Path, *files: str, revision: str = "main") -> None:
 
 @pytest.mark.usefixtures("no_connection")
 def test_what_is_in_the_cache_is_told_without_a_connection(cache: Path) -> None:
-    assert availability(UNET, cache_dir=cache) == (False, False, "not checked", True)
+    assert availability(UNET, cache_dir=cache) == (False, "not checked", True)
     put(cache, "config.json")
     assert not availability(UNET, cache_dir=cache).cached
     put(cache, "config.json", "model.safetensors")
@@ -175,6 +176,7 @@ def models(*options: str) -> str:
 @pytest.mark.usefixtures("no_connection", "cache")
 def test_the_command_lists_the_models() -> None:
     text = models()
+    assert "camera-small" in text
     row = next(line for line in text.splitlines() if "amsnet-nafnet-sidd" in line)
     cells = [cell.strip() for cell in row.split("│")[1:-1]]
     assert cells == ["amsnet-nafnet-sidd", "29.1 M", "unknown", "37.10/0.8814", "36.94",
@@ -187,7 +189,8 @@ def test_the_command_lists_the_models() -> None:
 def test_the_command_prints_json(cache: Path) -> None:
     put(cache, "config.json", "model.safetensors")
     told: dict[str, Any] = {one["name"]: one for one in json.loads(models("--json"))}
-    assert set(told) == set(PRETRAINED)
+    assert set(told) == {*PRETRAINED, *SHIPPED}
+    assert told["camera-small"]["where"] == "shipped"
     unet = told["amsnet-unet-sidd"]
     assert unet["cached"]
     assert not told["amsnet-deamnet-sidd"]["cached"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -78,17 +79,47 @@ def smooth_chroma(image: Tensor, *, radius: int, limit: float = LIMIT) -> Tensor
     opponent = to_opponent(image)
     luma, chroma = opponent[:, :1], opponent[:, 1:]
     change = guided_filter(luma, chroma, radius=radius, epsilon=EPSILON) - chroma
-    deviation = 1.4826 * change.abs().flatten(2).median(dim=2).values[..., None, None]
+    deviation = 1.4826 * _median(change.abs().flatten(2))[..., None, None]
     change = torch.minimum(torch.maximum(change, -limit * deviation), limit * deviation)
     return from_opponent(torch.cat([luma, chroma + change], dim=1))
 
 
+def _median(x: Tensor) -> Tensor:
+    """Return the lower median along the last dimension; numpy's is ten times as fast on a CPU."""
+    middle = (x.shape[-1] - 1) // 2
+    if x.device.type != "cpu" or x.requires_grad:
+        return x.median(dim=-1).values
+    return torch.from_numpy(np.partition(x.numpy(), middle, axis=-1)[..., middle])
+
+
 def _window_mean(image: Tensor, radius: int) -> Tensor:
     """Return the mean over (2·radius + 1)² windows, of the pixels inside the image only."""
-    for dim in (2, 3):
-        size = image.shape[dim]
-        reach = min(radius, size - 1)
-        kernel = (2 * reach + 1, 1) if dim == 2 else (1, 2 * reach + 1)
-        padding = (reach, 0) if dim == 2 else (0, reach)
-        image = F.avg_pool2d(image, kernel, 1, padding, count_include_pad=False)
-    return image
+    planes = torch.split(
+        image, 1, dim=1
+    )  # one after another: they stay in the cache of the processor
+    return torch.cat([_mean_along(_mean_along(one, 2, radius), 3, radius) for one in planes], dim=1)
+
+
+def _mean_along(x: Tensor, dim: int, radius: int) -> Tensor:
+    """Return the mean over windows of 2·radius + 1 pixels along rows (dim 3) or columns (dim 2).
+
+    Sums of 1, 2, 4, 8 ... pixels are made of each other, and a window of those of its binary
+    digits: so many additions as the length has digits, and no running sum that would round.
+    """
+    size = x.shape[dim]
+    radius = min(radius, size - 1)
+    length, first, digit = 2 * radius + 1, 0, 1
+    power = F.pad(x, (0, 0, radius, radius) if dim == 2 else (radius, radius))
+    total = torch.zeros_like(x)
+    while True:
+        if length & digit:
+            total += power.narrow(dim, first, size)
+            first += digit
+        if 2 * digit > length:
+            break
+        rest = power.shape[dim] - digit
+        power = power.narrow(dim, 0, rest) + power.narrow(dim, digit, rest)
+        digit *= 2
+    place = torch.arange(size, device=x.device)
+    count = (place + radius).clamp_max(size - 1) - (place - radius).clamp_min(0) + 1
+    return total.div_(count.to(x.dtype).view((-1, 1) if dim == 2 else (-1,)))

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .commands import backbones, convert, demo, denoise, evaluate, inspect, models, train
+from .commands import (
+    backbones,
+    compare,
+    convert,
+    demo,
+    denoise,
+    distill,
+    evaluate,
+    inspect,
+    models,
+    train,
+)
 from .commands.options import paragraphs
 from .commands.terminal import Terminal
 from .errors import MaskedDenoiseError
@@ -54,8 +65,10 @@ app = typer.Typer(
 for _module, _command in (
     (denoise, denoise.denoise),
     (train, train.train),
+    (distill, distill.distill),
     (evaluate, evaluate.evaluate),
     (inspect, inspect.inspect),
+    (compare, compare.compare),
     (models, models.models),
     (convert, convert.convert),
     (backbones, backbones.backbones),

@@ -13,20 +13,25 @@ from torch import Tensor, nn
 
 from .backbones import backbone_info, create_backbone
 from .backbones.spandrel_model import Backbone, unwrap
-from .errors import BackboneError, SettingError, SizeError
+from .calls import Learnt, predict
+from .errors import SettingError, SizeError
 from .inference import TILE, denoise_batch
-from .losses import LossKind, mask_loss, total_loss
+from .losses import LossKind, target_loss, total_loss
 from .memory import held_memory
-from .ops import fill_hidden, merge_branches
-from .pixels import Grid, PixelDownsample, outside, reflect_pad
+from .ops import MaskedImage
+from .pixels import PixelDownsample
 from .presets import preset as named_preset
 from .probe import Traits, probe, warn_unless_blind
 from .refine import Refinement
-from .scheme import Key, MaskScheme, Purpose, hash_key
+from .scheme import Key, MaskScheme, NothingHidden, Purpose, hash_key
+from .transfer import to_device
+from .uncertainty import check_draws, deviation_of
 from .values import ValueRange, check_finite, check_range, from_batch, to_batch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .camera_noise import CameraNoise
 
 
 class AsymmetricMaskDenoiser(nn.Module):
@@ -130,6 +135,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         self.history: list[dict[str, Any]] = []
         self.fit_record: dict[str, Any] = {}
         self.card: dict[str, Any] = {}
+        self.learnt = Learnt()  # about calls of the network
         self._check_settings()
         self.traits = self._find_traits(channels_last)
         warn_unless_blind(self.scheme, self.backbone, channels, self.traits)
@@ -149,6 +155,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         purpose: int = Purpose.TRAIN,
         smoothness: float | None = None,
         loss: LossKind = "l1",
+        target: Tensor | None = None,
     ) -> Tensor:
         """Return the training loss (a float32 scalar), or the denoised image in eval mode.
 
@@ -161,35 +168,44 @@ class AsymmetricMaskDenoiser(nn.Module):
             purpose: which random stream the masks come from (`Purpose`).
             smoothness: None for the mask loss of one branch (Eq. 4); a number is lambda of the
                 total loss over all branches (Eq. 10).
-            loss: "l1" or "l2".
+            loss: "l1" or "l2"; with a target also "psnr".
+            target: (B, C, H, W), what to make of the image where that is known: the loss is then
+                the distance of the plain network's output to it. A student needs it.
+
+        Raises:
+            SizeError: the shape of the image cannot be used.
+            SettingError: a student came without a target.
         """
         if image.ndim != 4:
             raise SizeError(f"image has shape {tuple(image.shape)}; (B, C, H, W) is needed")
         self._check_channels(image, tuple(image.shape))
         if not self.training:
             return denoise_batch(self, image, passes=self.passes, seed=seed)
+        if target is not None:
+            return target_loss(self.predict(image), target, kind=loss)
+        if isinstance(self.scheme, NothingHidden) and not self.scheme.blind:
+            raise SettingError(
+                "this is a student: it sees every pixel, and would learn from noisy images to copy "
+                "them; train it with teacher.distill(noisy, student=...), or with train_student on "
+                "pairs"
+            )
         key = Key(seed, purpose, step)
-        pixels = PixelDownsample(self.stride_of_step(key))
-        sub_images = pixels.down(image)
-        size = (image.shape[2], image.shape[3])
-        grid = pixels.grid(len(image), size, sample=sample, device=image.device)
-        label = self.scheme.label(grid, key)
-        unseen = outside(grid, size)
+        if loss == "psnr":
+            raise SettingError("loss='psnr' compares with a target; without one take 'l1' or 'l2'")
+        stride = self.stride_of_step(key)
+        masked = MaskedImage(image, self.scheme, key, stride, sample=sample)
         branches = [self.scheme.branch_of_step(key)]
         if smoothness is not None:
             branches = list(range(self.scheme.branches))
-        outputs, scores, losses = [], [], []
-        for branch in branches:
-            scored = self.scheme.scored(label, branch)
-            scored = scored if unseen is None else scored & ~unseen
-            filled = self.fill(sub_images, self.scheme, label, branch, unseen, grid, key)
-            outputs.append(self.predict(filled))
-            losses.append(mask_loss(outputs[-1], sub_images, scored, kind=loss))
-            scores.append(scored)
+        last = self.traits.channels_last and masked.fused
+        outputs = [self.predict(masked.show(branch, channels_last=last)) for branch in branches]
+        losses = [
+            masked.distance(output, branch, kind=loss)
+            for output, branch in zip(outputs, branches, strict=True)
+        ]
         if smoothness is None:
             return losses[0]
-        denoised = pixels.up(merge_branches(outputs, scores), size=size)
-        return total_loss(torch.stack(losses), denoised, smoothness=smoothness)
+        return total_loss(torch.stack(losses), masked.merge(outputs), smoothness=smoothness)
 
     def stride_of_step(self, key: Key) -> int:
         """Return the stride that training step `key.draw` runs at, drawn from its hash."""
@@ -217,6 +233,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         augment: bool | None = None,
         accumulate: int | None = None,
         mixed_precision: str | None = None,
+        compile: bool | None = None,
         keep: str | None = None,
         patience: int | None = None,
         seed: int | None = None,
@@ -272,6 +289,9 @@ class AsymmetricMaskDenoiser(nn.Module):
             augment: flip and transpose crops at random. Default True.
             accumulate: batches whose gradients make one step. Default 1.
             mixed_precision: "no" (the default), "bf16" or "fp16".
+            compile: compile the network with `torch.compile`, which takes a minute or so at the
+                start. Where that fails, a warning tells why, and training goes on without. Default
+                False.
             keep: "last", "best" (by the validation score), or "auto" (the default): best where
                 there are clean pictures or training was stopped because the score fell.
             patience: stop after so many scores in a row that are more than 0.05 dB under the best,
@@ -310,7 +330,8 @@ class AsymmetricMaskDenoiser(nn.Module):
             "weight_decay": weight_decay, "warmup_steps": warmup_steps, "ema_decay": ema_decay,
             "clip_norm": clip_norm, "loss": loss, "smooth_steps": smooth_steps,
             "smoothness": smoothness, "augment": augment, "accumulate": accumulate,
-            "mixed_precision": mixed_precision, "keep": keep, "patience": patience, "seed": seed,
+            "mixed_precision": mixed_precision, "compile": compile, "keep": keep,
+            "patience": patience, "seed": seed,
         }  # fmt: skip
         options = FitOptions(
             validation=validation, validate_every=validate_every, output=output,
@@ -319,6 +340,118 @@ class AsymmetricMaskDenoiser(nn.Module):
         )  # fmt: skip
         recipe = named_preset(self.preset or "default")["fit"]
         fit(self, data, fit_settings(recipe, given), options)
+        return self
+
+    def distill(
+        self,
+        noisy: object,
+        *,
+        student: AsymmetricMaskDenoiser | nn.Module | str = "fast-student",
+        student_args: dict[str, Any] | None = None,
+        minutes: float | None = None,
+        steps: int | None = None,
+        passes: int | None = None,
+        rounds: int = 1,
+        megapixels: float = 32.0,
+        **settings: Any,
+    ) -> AsymmetricMaskDenoiser:
+        """Return a student: one pass of a plain network that sees every pixel, taught by this one.
+
+        This denoiser, the teacher, denoises the noisy images once, with all it has: passes, turns,
+        refinement, chroma, observation. The student then learns to make these results out of the
+        noisy images, pixels and all. It is a denoiser like any other, with stride 1, nothing
+        hidden, one pass and nothing after it, and is saved, loaded, published and used as such.
+
+        Args:
+            noisy: noisy images, in any of the forms that `fit` takes. Of a loader or an iterable
+                as many batches are read as are needed.
+            student: the name of a backbone, a network, or a student to train on (in place).
+            student_args: arguments of a backbone given by name, for example {"widths": (32, 64)}.
+            minutes, steps: budget for the student's training; the teacher's time comes on top.
+                Default 2 minutes.
+            passes: mask draws that the teacher averages; default its own `passes`.
+            rounds: parts of equal budget, each with a learning rate cycle. Before every part but
+                the first, the targets are moved half the way to what the student itself makes of
+                the images, averaged over eight orientations.
+            megapixels: how many million pixels the teacher denoises. Of more, windows of 512 x 512
+                spread evenly over the pictures are taken. Noisy pixels and targets are kept in
+                memory, 12 bytes a pixel in colour (24 for floats).
+            settings: others of `fit`, by name: epochs, batch_size, crop, learning_rate, betas,
+                weight_decay, warmup_steps, ema_decay, clip_norm, loss ("l1" or "l2", the distance
+                to the target), augment, accumulate, mixed_precision, keep, patience, seed,
+                validation, validate_every, output, save_every, resume, progress, log_with, device,
+                callback. Without `validation` the score is the PSNR against the teacher.
+
+        Raises:
+            SettingError, UnknownNameError: an argument is out of range, or not known.
+            DataError, SizeError, PixelError, ImageReadError: the images cannot be used.
+            TrainingError, CheckpointError: as for `fit`.
+
+        >>> teacher = AsymmetricMaskDenoiser(nn.Conv2d(1, 1, 3, padding=1), channels=1)
+        >>> student = teacher.distill(np.random.rand(64, 64), steps=2, progress=False)
+        >>> student.passes, student.denoise(torch.rand(1, 30, 41)).shape
+        (1, torch.Size([1, 30, 41]))
+        """
+        from .training.distill import distill
+
+        return distill(
+            self, noisy, student=student, student_args=student_args, minutes=minutes, steps=steps,
+            passes=passes, rounds=rounds, megapixels=megapixels, **settings,
+        )  # fmt: skip
+
+    def adapt(
+        self,
+        noisy: object,
+        *,
+        minutes: float | None = None,
+        steps: int | None = None,
+        noise: CameraNoise | None = None,
+        shrink: float = 2.0,
+        rounds: int = 1,
+        megapixels: float = 24.0,
+        **settings: Any,
+    ) -> Self:
+        """Train a student on noisy images alone, and return it; camera noise is simulated on them.
+
+        For the plain one-pass networks that `distill` makes and `from_pretrained("camera-small")`
+        loads, and for new ones: `AsymmetricMaskDenoiser("fast-student", preset="student")`. The
+        student denoises the images as well as it can by now; made smaller, they have hardly any
+        noise left. On these, noise is simulated that is correlated as that of cameras is, and the
+        student learns to remove it. The weights are kept as they were where the new ones are not
+        better on simulated noise; `fit_record["score"]` tells both, in dB.
+
+        Args:
+            noisy: noisy images, in any of the forms that `fit` takes.
+            minutes, steps: budget of training; looking at the images first comes on top (about a
+                second a megapixel on two cores). Default 2 minutes.
+            noise: what is simulated; default `CameraNoise()`, a wide range of cameras. One and
+                three channels only.
+            shrink: how many times smaller the images are made, 1 or more.
+            rounds: parts of equal budget; before each the images are denoised anew. A new student
+                gains from 2.
+            megapixels: how many million pixels to look at. Of more, windows of 512 x 512 spread
+                evenly over the pictures are taken.
+            settings: others of `fit`, as for `distill`. Default learning rate 1e-3, for a new
+                student 2e-3.
+
+        Raises:
+            SettingError, UnknownNameError: an argument is out of range, not known, or the denoiser
+                is no student.
+            DataError, SizeError, PixelError, ImageReadError: the images cannot be used.
+            TrainingError, CheckpointError: as for `fit`.
+
+        >>> student = AsymmetricMaskDenoiser(nn.Conv2d(1, 1, 3, padding=1), channels=1,
+        ...     preset="student")
+        >>> student = student.adapt(np.random.rand(64, 64), steps=2, progress=False)
+        >>> sorted(student.fit_record["score"])
+        ['after', 'before']
+        """
+        from .training.adapt import adapt
+
+        adapt(
+            self, noisy, minutes=minutes, steps=steps, noise=noise, shrink=shrink, rounds=rounds,
+            megapixels=megapixels, **settings,
+        )  # fmt: skip
         return self
 
     # -- on disk ------------------------------------------------------------------------------
@@ -431,8 +564,20 @@ class AsymmetricMaskDenoiser(nn.Module):
         strength: float = 1.0,
         nan: str = "error",
         tile: int = TILE,
+        precision: str = "auto",
+        compile: bool = False,
+        return_std: bool = False,
     ) -> Any:
         """Return the denoised picture, of the kind, shape, dtype, device and range that came in.
+
+        With `return_std` a pair (picture, std) is returned. std has the kind, shape and unit of the
+        picture, float32: for each pixel and channel the standard deviation of one draw, estimated
+        from the spread of the P passes (sum of squares over P - 1). A pass shows each pixel as the
+        branch predicts it that did not see it, mixed with the observation and `strength` as in the
+        picture. R3 and chroma smoothing come after the passes and do not count. Of the mean of
+        independent draws the random part of the error would be std / sqrt(P). What all draws have
+        wrong alike, such as noise that is correlated over pixels, is not in it: see the
+        calibration in the guide before reading it as an error.
 
         Args:
             image: tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C); integers of any
@@ -444,15 +589,23 @@ class AsymmetricMaskDenoiser(nn.Module):
             strength: 1 for the full effect, 0 for the noisy image itself.
             nan: "error", or "mask" to have NaN and infinite pixels predicted from the others.
             tile: images with longer sides are denoised in tiles of this side, to bound memory.
+            precision: "float32", "bf16" or "fp16" for the network; "auto" (the default) is bf16 on
+                GPUs that compute in it, and float32 elsewhere.
+            compile: compile the network by `torch.compile`, once, for many pictures of few sizes;
+                where that fails, a warning says why, and it runs as it is.
+            return_std: return the spread of the passes, too; they must be 2 or more.
 
         Raises:
             SizeError: wrong number of channels, or a side shorter than the stride.
             PixelError: NaN or infinite pixels, or a dtype that holds no picture.
-            SettingError: an argument is out of range.
+            SettingError: an argument is out of range, or `return_std` is asked of passes that
+                cannot differ.
         """
         passes = self.passes if passes is None else passes
         if passes < 1:
             raise SettingError(f"passes is {passes}; 1 or more is needed")
+        if return_std:
+            check_draws(self, passes)
         if not 0 <= strength <= 1:
             raise SettingError(f"strength is {strength}; a number from 0 to 1 is needed")
         if nan not in ("error", "mask"):
@@ -463,7 +616,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         if nan == "mask":
             bad = ~torch.isfinite(batch).all(1, keepdim=True)
             batch = torch.where(bad, 0.0, batch)
-        else:
+        elif form.is_float:
             check_finite(batch)
         device = next(self.backbone.parameters(), batch).device
         modes = [(module, module.training) for module in self.modules()]
@@ -471,46 +624,19 @@ class AsymmetricMaskDenoiser(nn.Module):
         try:
             with held_memory():
                 result = denoise_batch(
-                    self, batch.to(device), passes=passes, seed=seed, tile=tile,
+                    self, to_device(batch, device), passes=passes, seed=seed, tile=tile,
                     bad=None if bad is None else bad.to(device), strength=strength,
+                    precision=precision, compile=compile, spread=return_std,
                 )  # fmt: skip
         finally:
             for module, training in modes:
                 module.training = training
+        if return_std:
+            result, std = result.chunk(2, dim=1)
+            return from_batch(result, form), deviation_of(std, form)
         return from_batch(result, form)
 
     # -- the network ------------------------------------------------------------------------
-
-    def fill(
-        self,
-        sub_images: Tensor,
-        scheme: MaskScheme,
-        label: Tensor,
-        branch: int,
-        unseen: Tensor | None,
-        grid: Grid,
-        key: Key,
-    ) -> Tensor:
-        """Return the sub-images as one branch sees them: its hidden pixels filled in (Eq. 2).
-
-        Args:
-            sub_images: (N, C, h, w) float.
-            scheme: the scheme in use.
-            label: uint8 (N, 1, h, w), from the scheme.
-            branch: in [0, K).
-            unseen: bool (N, 1, h, w), pixels that no branch may see; None for none.
-            grid: coordinates of the sub-images.
-            key: of the draw.
-        """
-        hidden = scheme.hidden(label, branch)
-        hidden = hidden if unseen is None else hidden | unseen
-        if scheme.fill != "neighbor":
-            return fill_hidden(sub_images, hidden, scheme.fill)
-        if unseen is not None:  # what padding copied may be the very pixel that is hidden
-            clean = fill_hidden(sub_images, hidden, "mean")
-            sub_images, hidden = torch.where(unseen, clean, sub_images), hidden & ~unseen
-        word = scheme.bits(grid, key._replace(purpose=key.purpose + Purpose.NEIGHBOR))
-        return fill_hidden(sub_images, hidden, "neighbor", word=word)
 
     def predict(self, filled: Tensor, *, turn: int = 0) -> Tensor:
         """Return the prediction for a filled image of any size: the network's, or z + net(z).
@@ -520,22 +646,7 @@ class AsymmetricMaskDenoiser(nn.Module):
             turn: the network sees the image turned by this many quarters, plus 4 for mirrored,
                 and its output is turned back.
         """
-        height, width = filled.shape[2:]
-        multiple = self.traits.size_multiple
-        image = reflect_pad(filled, -height % multiple, -width % multiple)
-        layout = torch.channels_last if self.traits.channels_last else torch.contiguous_format
-        image = image.contiguous(memory_format=layout)  # z, net(z) and gradients in one layout
-        dtype = next(self.backbone.parameters(), image).dtype
-        seen = _turned(image, turn).to(dtype).contiguous(memory_format=layout)
-        output: Tensor = self.backbone(seen)
-        if output.shape != seen.shape:
-            raise BackboneError(
-                f"the backbone turned {tuple(seen.shape)} into {tuple(output.shape)}; the shape "
-                "must stay as it is"
-            )
-        output = _turned(output, turn, back=True).to(filled.dtype)
-        prediction = image + output if self.residual else output
-        return prediction[:, :, :height, :width]
+        return predict(self, [(filled, turn)], self.backbone)[0]
 
     def _find_traits(self, channels_last: bool | None) -> Traits:
         """Return what is registered of a named backbone, and what a trial shows of any other."""
@@ -643,12 +754,3 @@ def from_pretrained(
         )  # fmt: skip
     denoiser = load_model(path, backbone=backbone, scheme=scheme, sha256=place.sha256)
     return denoiser if device is None and dtype is None else denoiser.to(device, dtype)
-
-
-def _turned(image: Tensor, turn: int, *, back: bool = False) -> Tensor:
-    """Return the image turned by `turn` quarters and, from 4 on, mirrored; or the way back."""
-    if back:
-        image = image.flip(3) if turn >= 4 else image
-        return torch.rot90(image, -(turn % 4), (2, 3)) if turn % 4 else image
-    image = torch.rot90(image, turn % 4, (2, 3)) if turn % 4 else image
-    return image.flip(3) if turn >= 4 else image

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from .calls import Job, NetworkCalls
 from .chroma import smooth_chroma
-from .ops import merge_branches
-from .pixels import PixelDownsample, outside
-from .refine import refine, replacement
-from .scheme import Key, MaskScheme, Purpose
+from .ops import MaskedImage, replace
+from .refine import Refinement
+from .scheme import Key, Purpose
 from .tiling import tiled
+from .uncertainty import Spread
 
 if TYPE_CHECKING:
     from .denoiser import AsymmetricMaskDenoiser
 
-HALO = 64  # pixels of a sub-image around each tile: the reach of the built-in U-Nets
+HALO = 64  # pixels of a sub-image around each tile: the reach of most built-in U-Nets
 TILE = 1024  # side of a tile in pixels of the image
 TURNS = (0, 2, 5, 7, 1, 3, 4, 6)  # quarter turns, + 4 for mirrored: in this order over the passes
 
@@ -32,6 +36,9 @@ def denoise_batch(
     tile: int = TILE,
     bad: Tensor | None = None,
     strength: float = 1.0,
+    precision: str = "auto",
+    compile: bool = False,
+    spread: bool = False,
 ) -> Tensor:
     """Return the denoised batch: branches of all passes, refinement, chroma, own pixel.
 
@@ -43,92 +50,135 @@ def denoise_batch(
         tile: side of the tiles of large images, in pixels.
         bad: bool (B, 1, H, W), pixels without a value: no branch sees them; or None.
         strength: 1 for the full effect, 0 for the noisy image (but for its bad pixels).
+        precision, compile: as for `NetworkCalls`.
+        spread: return (B, 2C, H, W), the batch and behind it the standard deviation of one pass.
     """
+    calls = NetworkCalls(denoiser, image.device, precision=precision, compile=compile)
 
     def run(piece: Tensor, origin: tuple[int, int]) -> Tensor:
         (row, col), (height, width) = origin, piece.shape[2:]
         gone = None if bad is None else bad[:, :, row : row + height, col : col + width]
-        return _denoise_piece(denoiser, piece, gone, origin, passes, seed)
+        apart = Spread(piece) if spread else None
+        made = _denoise_piece(calls, piece, gone, origin, passes, seed, apart)
+        return made if apart is None else torch.cat([made, apart.deviation()], dim=1)
 
     step = denoiser.stride * denoiser.traits.size_multiple
-    halo = HALO * (denoiser.stride + (denoiser.refinement is not None))
+    reach = int(getattr(denoiser.backbone, "reach", HALO))  # a network may say how far it sees
+    halo = reach * (denoiser.stride + (denoiser.refinement is not None))
     clean = tiled(run, image, tile=tile, halo=halo, step=step)
-    colour = image.shape[1] == 3
-    if denoiser.chroma_radius and colour:
+    clean, std = clean.chunk(2, dim=1) if spread else (clean, None)
+    if denoiser.chroma_radius and image.shape[1] == 3:
         clean = smooth_chroma(clean, radius=denoiser.chroma_radius)
+    mixed = _with_own_pixel(denoiser, image, clean)
+    mixed = mixed if strength == 1 else torch.lerp(image, mixed, strength)
+    result = mixed if bad is None else torch.where(bad, clean, mixed)
+    if std is None:
+        return result
+    part = strength * std if bad is None else torch.where(bad, std, strength * std)
+    return torch.cat([result, part], dim=1)
+
+
+def _with_own_pixel(denoiser: AsymmetricMaskDenoiser, image: Tensor, clean: Tensor) -> Tensor:
+    """Return the denoised batch with a share of each pixel's own value, in colour of its luma."""
     back = denoiser.observation * (image - clean)
-    back = back.mean(1, keepdim=True) if colour else back
-    mixed = torch.lerp(image, clean + back, strength)
-    return mixed if bad is None else torch.where(bad, clean, mixed)
+    return clean + (back.mean(1, keepdim=True) if image.shape[1] == 3 else back)
 
 
 def _denoise_piece(
-    denoiser: AsymmetricMaskDenoiser,
+    calls: NetworkCalls,
     image: Tensor,
     bad: Tensor | None,
     origin: tuple[int, int],
     passes: int,
     seed: int,
+    spread: Spread | None,
 ) -> Tensor:
-    """Return the mean of `passes` draws over one tile, refined if so set."""
+    """Return the mean of `passes` draws over one tile, refined if so set; tell `spread` of them."""
+    denoiser, place = calls.denoiser, _place(image, bad, origin)
     scheme = denoiser.scheme.inference or denoiser.scheme
-    total = torch.zeros_like(image)
-    for draw in range(passes):
-        turn = TURNS[draw % len(TURNS)] if denoiser.turns else 0
-        key = Key(seed, Purpose.INFER, draw)
-        total += run_all(denoiser, image, bad, scheme, denoiser.stride, key, origin, turn)
-    denoised = total / passes
-    settings = denoiser.refinement
-    if settings is None:
+
+    def draws() -> Iterator[tuple[MaskedImage, int]]:
+        for draw in range(passes):
+            key = Key(seed, Purpose.INFER, draw)
+            masked = MaskedImage(image, scheme, key, denoiser.stride, of_pass=True, **place)
+            yield masked, TURNS[draw % len(TURNS)] if denoiser.turns else 0
+
+    passed = merged_draws(calls, draws())
+    if spread is not None:
+        passed = _told(passed, spread, denoiser, image, bad)
+    denoised = _mean(passed, image)
+    if denoiser.refinement is None:
         return denoised
-    size = (image.shape[2], image.shape[3])
+    return _refine_piece(calls, image, denoised, denoiser.refinement, seed, place)
+
+
+def _refine_piece(
+    calls: NetworkCalls,
+    image: Tensor,
+    denoised: Tensor,
+    settings: Refinement,
+    seed: int,
+    place: dict[str, Any],
+) -> Tensor:
+    """Return the mean over the draws of R3, each denoised again with noisy pixels put back."""
+    scheme = calls.denoiser.scheme.inference or calls.denoiser.scheme
     keys = [Key(seed, Purpose.REFINE, draw) for draw in range(settings.draws)]
-    masks = torch.stack(  # one mask for all images of the batch
-        [
-            replacement(
-                size,
-                1,
-                settings.share,
-                key=key,
-                origin=origin,
-                device=image.device,
-                draws=settings.draws if settings.balanced else 0,
-            )
-            for key in keys
-        ]
+    shared = settings.draws if settings.balanced else 0
+    copies = (replace(image, denoised, settings.share, [k], draws=shared, **place) for k in keys)
+    if not settings.masked:
+        return _mean(calls.run((copy, 0) for copy in copies), image)
+    draws = (
+        (MaskedImage(copy, scheme, key, of_pass=True, **place), 0)
+        for copy, key in zip(copies, keys, strict=True)
     )
-
-    def run(replaced: Tensor, draw: int) -> Tensor:
-        if settings.masked:
-            return run_all(denoiser, replaced, bad, scheme, 1, keys[draw], origin)
-        return denoiser.predict(replaced)
-
-    return refine(image, denoised, run, masks if bad is None else masks & ~bad)
+    return _mean(merged_draws(calls, draws), image)
 
 
-def run_all(
+def merged_draws(calls: NetworkCalls, draws: Iterable[tuple[MaskedImage, int]]) -> Iterator[Tensor]:
+    """Yield the merged image (B, C, H, W) of all K branches of each draw (Eq. 6-8).
+
+    Args:
+        calls: of the network.
+        draws: of masks, each with how the network sees it turned; taken when needed.
+    """
+    waiting: deque[MaskedImage] = deque()
+
+    def jobs() -> Iterator[Job]:
+        for masked, turn in draws:
+            waiting.append(masked)
+            last = calls.denoiser.traits.channels_last and masked.fused
+            for branch in range(masked.scheme.branches):
+                yield masked.show(branch, channels_last=last), turn
+
+    outputs = calls.run(jobs())
+    for first in outputs:
+        masked = waiting.popleft()
+        yield masked.merge([first, *islice(outputs, masked.scheme.branches - 1)])
+
+
+def _place(image: Tensor, bad: Tensor | None, origin: tuple[int, int]) -> dict[str, Any]:
+    """Return where the masks lie; all images of a batch get the same one."""
+    same = torch.zeros(len(image), dtype=torch.int64, device=image.device)
+    return {"sample": 0 if len(image) == 1 else same, "origin": origin, "bad": bad}
+
+
+def _told(
+    passed: Iterator[Tensor],
+    spread: Spread,
     denoiser: AsymmetricMaskDenoiser,
     image: Tensor,
     bad: Tensor | None,
-    scheme: MaskScheme,
-    stride: int,
-    key: Key,
-    origin: tuple[int, int],
-    turn: int = 0,
-) -> Tensor:
-    """Return the merged image of all K branches at one draw (Eq. 6-8)."""
-    pixels = PixelDownsample(stride)
-    size = (image.shape[2], image.shape[3])
-    sub_images = pixels.down(image)
-    same = torch.zeros(len(image), dtype=torch.int64, device=image.device)
-    grid = pixels.grid(len(image), size, sample=same, origin=origin, device=image.device)
-    label = scheme.label_of_pass(grid, key)
-    unseen = outside(grid, (origin[0] + size[0], origin[1] + size[1]))
-    if bad is not None:
-        unseen = pixels.down(bad) if unseen is None else unseen | pixels.down(bad)
-    outputs, scores = [], []
-    for branch in range(scheme.branches):
-        filled = denoiser.fill(sub_images, scheme, label, branch, unseen, grid, key)
-        outputs.append(denoiser.predict(filled, turn=turn))
-        scores.append(scheme.scored(label, branch))
-    return pixels.up(merge_branches(outputs, scores), size=size)
+) -> Iterator[Tensor]:
+    """Yield the passes, of which the spread is told as they show in the result."""
+    for draw in passed:
+        mixed = _with_own_pixel(denoiser, image, draw)
+        spread.add(mixed if bad is None else torch.where(bad, draw, mixed))
+        yield draw
+
+
+def _mean(images: Iterator[Tensor], like: Tensor) -> Tensor:
+    total, number = torch.zeros_like(like), 0
+    for image in images:
+        total += image
+        number += 1
+    return total / number

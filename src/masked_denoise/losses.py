@@ -9,7 +9,8 @@ from torch import Tensor
 from .errors import SettingError, SizeError
 from .ops import mask_distance, smoothness
 
-LossKind = Literal["l1", "l2"]
+LossKind = Literal["l1", "l2", "psnr"]
+FLOOR = 1e-6  # added to the squared error, which then never counts as better than 60 dB
 
 
 def mask_loss(output: Tensor, target: Tensor, scored: Tensor, *, kind: LossKind = "l1") -> Tensor:
@@ -45,6 +46,39 @@ def mask_loss(output: Tensor, target: Tensor, scored: Tensor, *, kind: LossKind 
     if kind not in ("l1", "l2"):
         raise SettingError(f"kind is {kind!r}; 'l1' or 'l2' is needed")
     return mask_distance(output, target, scored, squared=kind == "l2")
+
+
+def target_loss(output: Tensor, target: Tensor, *, kind: LossKind = "l1") -> Tensor:
+    """Return the distance of output and target over all pixels, for networks that see them all.
+
+    Args:
+        output: (B, C, H, W) float.
+        target: the same shape.
+        kind: "l1" for absolute, "l2" for squared differences; "psnr" for the mean over the images
+            of ln(squared error) / 100, which is minus the PSNR in units of 434 dB: images
+            of little noise count as much as those of much.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        SizeError: the shapes differ.
+        SettingError: `kind` is none of these.
+
+    >>> import torch
+    >>> round(target_loss(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), kind="psnr").item(), 4)
+    0.0
+    """
+    if output.shape != target.shape:
+        raise SizeError(f"output is {tuple(output.shape)}, target {tuple(target.shape)}")
+    difference = output.float() - target.float()
+    if kind == "l1":
+        return difference.abs().mean()
+    if kind == "l2":
+        return difference.square().mean()
+    if kind == "psnr":
+        return (difference.square().mean((1, 2, 3)) + FLOOR).log().mean() / 100
+    raise SettingError(f"kind is {kind!r}; 'l1', 'l2' or 'psnr' is needed")
 
 
 def smoothness_loss(image: Tensor, *, epsilon: float = 1e-6) -> Tensor:

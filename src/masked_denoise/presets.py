@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import unknown_name
 from .refine import Refinement
-from .scheme import RandomPartition
+from .scheme import NothingHidden, RandomPartition
 
 _PAPER_FIT: dict[str, Any] = {
     "steps": 25_000,
@@ -54,8 +54,24 @@ _DEFAULT: dict[str, dict[str, Any]] = {
     "fit": {},
 }
 
+_STUDENT: dict[str, dict[str, Any]] = {
+    "denoiser": {
+        "scheme": NothingHidden(blind=False),
+        "train_stride": 1,
+        "stride": 1,
+        "passes": 1,
+        "refine": False,
+        "residual": "auto",
+        "observation": 0.0,
+        "chroma_radius": 0,
+        "turns": False,
+    },
+    "fit": {"batch_size": 8, "learning_rate": 2e-3, "loss": "psnr", "clip_norm": 0.5},
+}
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "default": _DEFAULT,
+    "student": _STUDENT,
     "amsnet": _amsnet(smooth=False, refined=True),
     "amsnet-b": _amsnet(smooth=False, refined=False),
     "amsnet-p": _amsnet(smooth=True, refined=False),
@@ -66,6 +82,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 def preset(name: str) -> dict[str, dict[str, Any]]:
     """Return {"denoiser": arguments, "fit": arguments} of a named recipe.
+
+    "student" is one pass of a plain network that sees every pixel: what `distill` makes.
 
     "amsnet" is the paper as its published configuration trains it: zero fill, K = 2, stride 5 in
     training and 2 at inference, R3 of 8 draws at 0.16 through the masked branches. The paper's

@@ -43,7 +43,7 @@ class Purpose:
 
     TRAIN, BRANCH, STRIDE, INFER, REPLACE, VALIDATE, CROP, REFINE = range(8)
     NEIGHBOR = 16  # added to the purpose of the mask that a fill belongs to
-    SLOT, EPOCH, FETCH = range(32, 35)  # which pictures training takes, and in which order
+    SLOT, EPOCH, FETCH, WINDOW = range(32, 36)  # which pictures training takes, in which order
     NETWORK = 64  # what networks draw by themselves; the process is added
 
 
@@ -374,11 +374,18 @@ class Noise2Void(MaskScheme):
 
 
 class NothingHidden(MaskScheme):
-    """One branch that sees and scores every pixel: for networks that are blind by themselves."""
+    """One branch that sees and scores every pixel: for networks that are blind by themselves.
+
+    Args:
+        blind: False for a network that sees the pixel it predicts, and therefore learns from
+            targets instead of the noisy image itself: a student (`distill`).
+    """
 
     name = "nothing"
     branches = 1
-    blind = True
+
+    def __init__(self, *, blind: bool = True) -> None:
+        self.blind = blind
 
     def label(self, grid: Grid, key: Key) -> Tensor:
         """Return zeros: uint8 (N, 1, h, w)."""

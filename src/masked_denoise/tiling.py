@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor
 
 from .errors import SettingError
@@ -20,7 +19,8 @@ def tiled(run: Run, image: Tensor, *, tile: int, halo: int, step: int = 1) -> Te
     result equals that of the whole image.
 
     Args:
-        run: called as run(piece (B, C, h, w), (row, col) of its first pixel) -> (B, C, h, w).
+        run: called as run(piece (B, C, h, w), (row, col) of its first pixel) -> (B, D, h, w), with
+            any number of channels D.
         image: (B, C, H, W).
         tile: side of the kept part in pixels; rounded up to a multiple of `step`.
         halo: pixels around it; rounded up to a multiple of `step`.
@@ -35,12 +35,15 @@ def tiled(run: Run, image: Tensor, *, tile: int, halo: int, step: int = 1) -> Te
     height, width = image.shape[2:]
     if height <= tile + halo and width <= tile + halo:
         return run(image, (0, 0))
-    result = torch.empty_like(image)
+    result: Tensor | None = None
     for top, row, bottom, row_end in _spans(height, tile, halo):
         for left, col, right, col_end in _spans(width, tile, halo):
             piece = run(image[:, :, top:bottom, left:right], (top, left))
+            if result is None:
+                result = piece.new_empty((*piece.shape[:2], height, width))
             inner = piece[:, :, row - top : row_end - top, col - left : col_end - left]
             result[:, :, row:row_end, col:col_end] = inner
+    assert result is not None
     return result
 
 

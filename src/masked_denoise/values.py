@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import PixelError, SettingError, SizeError
+from .transfer import to_host
 
 Picture = TypeVar("Picture", Tensor, NDArray[np.generic])
 ValueRange = tuple[float, float]
@@ -35,6 +36,11 @@ class Form:
     low: float
     scale: float
     byte_order: str = "="  # of an array
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the values can be NaN or infinite."""
+        return self.dtype not in _INTEGER_TOP
 
 
 def to_batch(
@@ -87,7 +93,8 @@ def to_batch(
         raise SizeError(f"picture has shape {tuple(picture.shape)}; no side may be empty")
     low, scale = _scale_of(name, value_range)
     if (low, scale) != (0.0, 1.0):
-        batch = (batch - low) / scale
+        # GPUs multiply by the inverse of a number, which rounds otherwise than to divide.
+        batch = (batch - low) / torch.full((), scale, dtype=batch.dtype, device=batch.device)
     return batch.float(), Form(is_array, layout, name, device, low, scale, byte_order)
 
 
@@ -104,7 +111,8 @@ def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
     if form.dtype in _INTEGER_TOP:
         batch = batch.round().clamp(_bottom(form.dtype), _INTEGER_TOP[form.dtype])
     if form.is_array:
-        array = batch[0].cpu().numpy()
+        small = batch[0].to(torch.uint8) if form.dtype == "uint8" else batch[0]
+        array = to_host(small).numpy()
         array = array[0] if form.layout == "hw" else np.moveaxis(array, 0, 2)
         stored = np.dtype(form.byte_order + np.dtype(form.dtype).str[1:])
         return np.ascontiguousarray(array).astype(stored)
@@ -114,6 +122,8 @@ def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
 
 def check_finite(batch: Tensor, what: str = "image") -> None:
     """Raise PixelError, with the place of the first one, where a pixel is NaN or infinite."""
+    if bool(torch.isfinite(batch.sum())):  # one that is not would not be lost in the sum
+        return
     finite = torch.isfinite(batch)
     if bool(finite.all()):
         return

@@ -16,7 +16,7 @@ from ..errors import MaskedDenoiseError, SettingError, unknown_name
 from ..plugins import BACKBONES, load_plugins
 
 # Modules of this package, each of which registers its networks.
-_BUILT_IN = ("fast_unet", "unet", "restormer", "nafnet", "deamnet", "dncnn", "dbsn")
+_BUILT_IN = ("fast_unet", "student", "unet", "restormer", "nafnet", "deamnet", "dncnn", "dbsn")
 _TIMM = "timm:"
 
 Fact = TypeVar("Fact", int, bool)

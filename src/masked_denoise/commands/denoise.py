@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .job import Request, fit, given_models, look_at
+from .job import FIT_MINUTES, Request, given_models, look_at, ready_models
 from .options import DENOISING, FITTING, OUTPUT
 from .preview import show_preview
 from .terminal import Terminal, duration, number, plain
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 
     Partners = Mapping[Path, Path]  # clean picture by source
 
-FIT_MINUTES = 2.0
-
 HELP = """Denoise pictures: PNG, JPEG, TIFF or NPY, grey, colour or any number of channels.
 
-Without --model a network is first fitted on the noisy pictures themselves, 2 minutes for each
-kind of them (grey, colour); no clean picture is needed. Results keep format, depth, alpha, colour
-profile and sub-folders; JPEG comes out as PNG unless --format jpeg is given."""
+Without --model photographs are denoised by camera-small, which comes with the package. --adapt
+trains it further on the noisy pictures themselves, --fit trains a masked network on nothing but
+them; neither needs a clean picture. Pictures of floats or with channels other than grey or colour
+are fitted for 2 minutes. Results keep format, depth, alpha, colour profile and sub-folders; JPEG
+comes out as PNG unless --format jpeg is given."""
 
 EXAMPLES = options.examples(
     "masked-denoise denoise photo.jpg -o clean.png",
     "masked-denoise denoise photos/ -o clean/ --preview",
-    "masked-denoise denoise photos/ -o clean/ --fit 10 --save-model mine/",
+    "masked-denoise denoise photos/ -o clean/ --adapt 3",
+    "masked-denoise denoise microscope/ -o clean/ --fit 10 --save-model mine/",
     "masked-denoise denoise photos/ -o clean/ --model mine/ --skip-existing --report clean.html",
 )
 
@@ -53,7 +54,16 @@ def denoise(
             metavar="MINUTES",
             min=0.001,
             rich_help_panel=FITTING,
-            help="How long to fit, without --model.  \\[default: 2]",
+            help="Fit a masked network on the pictures alone, for so long.",
+        ),
+    ] = None,
+    adapt: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            min=0.001,
+            rich_help_panel=FITTING,
+            help="Train the model further on the pictures, for so long; kept if it is better.",
         ),
     ] = None,
     fit_steps: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
@@ -117,29 +127,42 @@ def denoise(
     """Denoise pictures; users read `HELP`."""
     from ..jobs.plan import make_plan
 
-    given = {
-        "--fit": minutes,
-        "--backbone": backbone,
-        "--preset": preset,
-        "--save-model": save_model,
-    }
-    if model is not None and (
-        clash := [name for name, value in given.items() if value is not None]
-    ):
-        raise typer.BadParameter(f"--model is used as it is; leave out {', '.join(clash)}")
+    told = {"--fit": minutes, "--backbone": backbone, "--preset": preset}
+    fitting = {name: value for name, value in told.items() if value is not None}
+    _check_clash(model, adapt, fitting, save_model)
+    if minutes is None and (backbone or preset):
+        minutes = FIT_MINUTES
     existing = "overwrite" if preview else options.existing(overwrite, skip_existing)
     plan = make_plan(inputs, output, suffix=suffix, format=format, existing=existing)
     options.check_new_file(report, "--report", existing != "error")
     if save_model is not None and not preview:
         options.check_new_folder(save_model, "--save-model", overwrite)
+        if model is None and not fitting and adapt is None and fit_steps is None:
+            raise typer.BadParameter(
+                "--save-model keeps what was trained; give --fit or --adapt with it"
+            )
     request = Request(
         Terminal(quiet), output, model, clean, report, None if preview else save_model,
-        backbone or "fast-unet", preset, minutes or FIT_MINUTES, fit_steps, seed,
+        backbone or "fast-unet", preset, minutes, adapt, fit_steps, seed,
         options.choose_device(device), passes, strength, nan, quality,
     )  # fmt: skip
     failed = show_preview(request, plan) if preview else _denoise(request, plan)
     if failed:
         raise typer.Exit(1)
+
+
+def _check_clash(
+    model: str | None, adapt: float | None, fitting: Mapping[str, object], save_model: Path | None
+) -> None:
+    """Raise for options that contradict each other."""
+    if fitting and adapt is not None:
+        raise typer.BadParameter(
+            f"--adapt and {', '.join(fitting)} contradict each other; give one"
+        )
+    if model is not None and fitting:
+        raise typer.BadParameter(f"--model is used as it is; leave out {', '.join(fitting)}")
+    if save_model is not None and model is not None and adapt is None:
+        raise typer.BadParameter("--model is used as it is; leave out --save-model")
 
 
 def _denoise(request: Request, plan: Plan) -> bool:
@@ -154,8 +177,8 @@ def _denoise(request: Request, plan: Plan) -> bool:
     partners = _partners(request, plan, pictures)
     usable = {picture.path for picture in pictures}
     tasks = [task for task in plan.tasks if task.source in usable]
-    if tasks and not models:
-        models = fit(request, pictures, request.minutes)
+    if tasks:
+        models = ready_models(request, models, pictures)
     with terminal.track("denoising", len(tasks)) as advance:
         summary = denoise_files(
             tasks, models, passes=request.passes, seed=request.seed, strength=request.strength,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..pretrained.shipped import DEFAULT_MODEL
 from .terminal import Terminal, duration, plain
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from ..jobs.survey import Failure, Picture
 
     Models = Mapping[int, AsymmetricMaskDenoiser]
+
+
+FIT_MINUTES = 2.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Request:
     save_model: Path | None
     backbone: str
     preset: str | None
-    minutes: float
+    minutes: float | None
+    adapt: float | None
     steps: int | None
     seed: int
     device: str
@@ -37,6 +42,11 @@ class Request:
     strength: float
     nan: str
     quality: int
+
+    @property
+    def wants_shipped(self) -> bool:
+        """Whether the model of the package is meant, as nothing else was asked for."""
+        return self.model is None and self.minutes is None and self.steps is None
 
 
 def load_model(name: str, device: str) -> AsymmetricMaskDenoiser:
@@ -82,6 +92,57 @@ def look_at(request: Request, plan: Plan, models: Models) -> tuple[list[Picture]
     return pictures, failures
 
 
+def training_minutes(request: Request, pictures: Sequence[Picture]) -> float:
+    """Return how long a model for pictures of one kind will be trained; 0 where it is ready."""
+    from ..jobs.batch import is_for_shipped
+
+    if request.adapt is not None:
+        return request.adapt
+    if request.model is not None or (request.wants_shipped and is_for_shipped(pictures)):
+        return 0
+    return request.minutes or FIT_MINUTES
+
+
+def ready_models(
+    request: Request, given: Models, pictures: Sequence[Picture], minutes: float | None = None
+) -> Models:
+    """Return a model for each kind of picture: given, shipped or fitted; adapted where asked for.
+
+    Args:
+        request: of the user.
+        given: the model that was named, by its channels; or none.
+        pictures: to denoise.
+        minutes: of fitting or adapting, where it is not the user's own budget.
+    """
+    from ..jobs.batch import adapt_models, shipped_models
+
+    models = dict(given)
+    if not models and request.wants_shipped:
+        models = shipped_models(pictures)
+        if models:
+            request.terminal.note(
+                f"No --model given: taking {DEFAULT_MODEL}, which comes with the package. "
+                "--adapt 3 adapts it to these pictures, --fit 5 fits a model on them alone."
+            )
+    rest = [one for one in pictures if one.channels not in models]
+    if rest:
+        models.update(fit(request, rest, minutes or request.minutes or FIT_MINUTES))
+    if request.adapt is not None:
+        budget = minutes or request.adapt
+        request.terminal.note(f"Adapting the model to the pictures for {duration(60 * budget)}.")
+        kinds = [one for one in pictures if one.channels in models]
+        adapt_models(
+            models, kinds, minutes=budget, seed=request.seed, device=request.device,
+            progress=not request.terminal.quiet,
+        )  # fmt: skip
+        for model in models.values():
+            score = model.fit_record["score"]
+            if score["after"] < score["before"]:
+                request.terminal.note("The adapted model was not better: it stays as it was.")
+        _keep(request, models)
+    return models
+
+
 def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models:
     """Return a denoiser for each kind of picture, fitted on them; stop where Ctrl-C stopped it."""
     from ..jobs.batch import fit_models
@@ -95,9 +156,7 @@ def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models
 
     def tell(channels: int, count: int) -> None:
         what = f"{count} {kind_name(channels)} picture{'s' * (count > 1)}"
-        request.terminal.note(
-            f"No --model given: fitting {plain(request.backbone)} on the {what} for {budget}."
-        )
+        request.terminal.note(f"Fitting {plain(request.backbone)} on the {what} for {budget}.")
 
     models = fit_models(
         pictures, backbone=request.backbone, preset=request.preset, minutes=minutes,
@@ -105,12 +164,20 @@ def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models
         progress=not request.terminal.quiet, on_group=tell,
     )  # fmt: skip
     stopped = any(one.fit_record.get("stopped") == "interrupted" for one in models.values())
-    if request.save_model is not None:
-        for channels, denoiser in models.items():
-            place = request.save_model
-            place = place / kind_name(channels) if len(models) > 1 else place
-            denoiser.save_pretrained(place)
-            request.terminal.note(f"The model is kept in {plain(place)}")
+    _keep(request, models)
     if stopped:
         raise KeyboardInterrupt
     return models
+
+
+def _keep(request: Request, models: Models) -> None:
+    """Save the models where the user asked for it."""
+    from ..jobs.survey import kind_name
+
+    if request.save_model is None:
+        return
+    for channels, denoiser in models.items():
+        place = request.save_model
+        place = place / kind_name(channels) if len(models) > 1 else place
+        denoiser.save_pretrained(place)
+        request.terminal.note(f"The model is kept in {plain(place)}")

@@ -25,12 +25,14 @@ def models(
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List models; users read `HELP`."""
+    from ..pretrained.shipped import SHIPPED
     from ..pretrained.table import PRETRAINED
 
     terminal = Terminal()
     found = [_facts(model, online) for model in PRETRAINED.values()]
+    ours = [_shipped_facts(model) for model in SHIPPED.values()]
     if json_output:
-        options.print_json(found)
+        options.print_json([*ours, *found])
         return
     from rich.table import Table
 
@@ -44,6 +46,11 @@ def models(
             f"{numbers['file_psnr']:.2f}",
             plain(facts["where"]),
         )
+    for facts in ours:
+        terminal.say(
+            f"[cyan]{plain(facts['name'])}[/cyan] comes with the package, for "
+            f"{plain(facts['note'])}: {facts['parameters'] / 1e6:.1f} M, {facts['license']}."
+        )
     terminal.show(table)
     if not all(facts["cached"] for facts in found):
         terminal.say(
@@ -54,6 +61,21 @@ def models(
                 terminal.say(f"  [cyan]{plain(facts['convert'])}[/cyan]")
         for source in dict.fromkeys(facts["source"] for facts in found):
             terminal.say(f"The readme of {plain(source)} has links to the files.")
+
+
+def _shipped_facts(model: Any) -> dict[str, Any]:
+    """Return what is known of a model that came with the package, as plain values."""
+    from ..backbones.cost import count_parameters
+
+    return {
+        "name": model.name,
+        "backbone": model.backbone,
+        "parameters": count_parameters(model.backbone),
+        "license": model.license,
+        "training_data": model.training_data,
+        "note": model.note,
+        "where": "shipped",
+    }
 
 
 def _facts(model: Any, online: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-FITTING, OUTPUT, DENOISING = "Fitting", "Output", "Denoising"
+FITTING, OUTPUT, DENOISING, VALIDATION = "Fitting", "Output", "Denoising", "Validation"
 
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
@@ -59,6 +59,17 @@ Strength = Annotated[
         min=0, max=1, help="1 for the full effect, 0 for the input.", rich_help_panel=DENOISING
     ),
 ]
+ValidationNoisy = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Noisy pictures ...", rich_help_panel=VALIDATION),
+]
+ValidationClean = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="... and clean ones of their names; the best weights by PSNR are "
+        "kept.", rich_help_panel=VALIDATION,
+    ),
+]  # fmt: skip
 
 
 def paragraphs(text: str) -> str:

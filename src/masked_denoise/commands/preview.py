@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .job import Request, fit, given_models, look_at
+from .job import Request, given_models, look_at, ready_models, training_minutes
 from .terminal import duration, plain
 
 if TYPE_CHECKING:
@@ -30,10 +30,9 @@ def show_preview(request: Request, plan: Plan) -> bool:
     target = result.with_name(f"{result.stem}_preview.png")
     if target.resolve() in {task.source.resolve() for task in plan.tasks}:
         raise SettingError(f"the preview would replace the input {target}; choose another folder")
-    short, fitting = 0.0, 0.0
-    if not models:
-        short, fitting = min(request.minutes, PREVIEW_MINUTES), 60 * request.minutes * len(groups)
-        models = fit(request, group, short)
+    whole = training_minutes(request, group)
+    short, fitting = min(whole, PREVIEW_MINUTES), 60 * whole * len(groups)
+    models = ready_models(request, models, group, short)
     denoiser = models[chosen.channels]
     made = make_preview(
         chosen.path, target, denoiser,
@@ -48,11 +47,11 @@ def show_preview(request: Request, plan: Plan) -> bool:
     work = expected_seconds(pictures, made.seconds_per_pixel)
     count = f"{len(pictures)} picture{'s' * (len(pictures) > 1)}"
     speed = f"{duration(1e6 * made.seconds_per_pixel)} a megapixel"
-    fitted = f"{duration(fitting)} of fitting, then " if fitting else ""
+    fitted = f"{duration(fitting)} of training, then " if fitting else ""
     say(
         f"The whole job will take about [bold]{duration(fitting + work)}[/bold]: {fitted}{count} "
         f"at {speed}."
     )
     if fitting > 60 * short:
-        say(f"The preview was fitted for {duration(60 * short)} only: the job comes out better.")
+        say(f"The preview was trained for {duration(60 * short)} only: the job comes out better.")
     return bool(failures)

@@ -28,7 +28,6 @@ EXAMPLES = options.examples(
 )
 
 MINUTES = 5.0
-_VALIDATION = "Validation"
 
 
 def _setting(text: str, **more: Any) -> Any:
@@ -63,18 +62,16 @@ def train(
     ] = None,
     accumulate: Annotated[int | None, _setting("Batches a step.", min=1)] = None,
     mixed_precision: Annotated[str | None, _setting("no, bf16 or fp16.")] = None,
-    validation_noisy: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Noisy pictures ...", rich_help_panel=_VALIDATION),
-    ] = None,
-    validation_clean: Annotated[
-        Path | None,
+    compile: Annotated[
+        bool,
         typer.Option(
-            metavar="FOLDER",
-            rich_help_panel=_VALIDATION,
-            help="... and clean ones of their names; the best weights by PSNR are kept.",
+            "--compile",
+            rich_help_panel=FITTING,
+            help="Compile the network: a slow start, then faster steps.",
         ),
-    ] = None,
+    ] = False,
+    validation_noisy: options.ValidationNoisy = None,
+    validation_clean: options.ValidationClean = None,
     device: options.Device = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
@@ -93,7 +90,7 @@ def train(
     if not resume:
         options.check_new_folder(output, "--output", overwrite, "--resume, or --overwrite")
     files = [file for file, _ in find_images(noisy)]
-    pictures, failures = _look_at(terminal, files)
+    pictures, failures = look_at(terminal, files)
     channels = pictures[0].channels
     denoiser = new_denoiser(
         backbone or "fast-unet", channels=channels, preset=preset, seed=seed, stride=stride,
@@ -103,22 +100,22 @@ def train(
     terminal.failed(failures)
     bad = {failure.path for failure in failures}
     used = [picture.path for picture in pictures if picture.path not in bad]
-    validation = _validation(terminal, validation_noisy, validation_clean, channels)
+    validation = validation_pairs(terminal, validation_noisy, validation_clean, channels)
     terminal.note(f"training {backbone or 'fast-unet'} on {len(used)} pictures, {where}")
     denoiser.fit(
         used, minutes=minutes, steps=steps, epochs=epochs, batch_size=batch_size, crop=crop,
         learning_rate=learning_rate, smooth_steps=smooth_steps, accumulate=accumulate,
-        mixed_precision=mixed_precision, validation=validation, output=output, resume=resume,
-        seed=seed, device=where, progress=not quiet,
+        mixed_precision=mixed_precision, compile=compile or None, validation=validation,
+        output=output, resume=resume, seed=seed, device=where, progress=not quiet,
     )  # fmt: skip
-    _tell(terminal, output, denoiser.fit_record)
+    tell(terminal, output, denoiser.fit_record)
     if denoiser.fit_record["stopped"] == "interrupted":
         raise KeyboardInterrupt
     if failures:
         raise typer.Exit(1)
 
 
-def _look_at(terminal: Terminal, files: Sequence[Path]) -> tuple[list[Picture], list[Failure]]:
+def look_at(terminal: Terminal, files: Sequence[Path]) -> tuple[list[Picture], list[Failure]]:
     """Return the pictures that can be read, all of one number of channels, and those that cannot.
 
     Raises:
@@ -162,7 +159,7 @@ def _too_small(pictures: Sequence[Picture], smallest: int) -> list[Failure]:
     ]
 
 
-def _validation(
+def validation_pairs(
     terminal: Terminal, noisy: Path | None, clean: Path | None, channels: int
 ) -> list[tuple[Any, Any]] | None:
     """Return the pairs of pictures that measure the run, None for none.
@@ -193,12 +190,14 @@ def _validation(
     return pairs
 
 
-def _tell(terminal: Terminal, output: Path, record: dict[str, Any]) -> None:
+def tell(terminal: Terminal, output: Path, record: dict[str, Any]) -> None:
     """Print where the model is and how the run ended."""
     best = record.get("best")
     score = f", best score {number(best['score'], 2)} dB at step {best['step']}" if best else ""
+    speed = record.get("steps_per_second")
+    rate = f", {speed:.3g} steps/s" if speed else ""
     terminal.say(
         f"[green]Model:[/green] {plain(output)} ({record['steps']} steps in "
-        f"{duration(record['seconds'])}{score})"
+        f"{duration(record['seconds'])}{rate}{score})"
     )
     terminal.say(f"Use it: masked-denoise denoise photos/ -o clean/ --model {plain(output)}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError, ImageWriteError, MaskedDenoiseError
 from ..images import SUFFIXES, ImageFile, read_image, write_image
+from .overlap import overlap
 from .plan import Task
 from .survey import Failure, Picture, by_channels
 
@@ -108,6 +109,58 @@ def fit_models(
     return models
 
 
+def is_for_shipped(pictures: Sequence[Picture]) -> bool:
+    """Return whether the model that comes with the package is made for such pictures."""
+    return all(one.channels in (1, 3) and not one.dtype.startswith("float") for one in pictures)
+
+
+def shipped_models(pictures: Sequence[Picture]) -> dict[int, AsymmetricMaskDenoiser]:
+    """Return the model that comes with the package, for each kind of pictures that it is made for.
+
+    These are grey and colour pictures of integers; what values floats have, it cannot know.
+
+    Args:
+        pictures: from `survey`.
+    """
+    from ..pretrained.shipped import as_grey, load_shipped
+
+    kinds = [channels for channels, group in by_channels(pictures).items() if is_for_shipped(group)]
+    if not kinds:
+        return {}
+    colour = load_shipped()
+    return {channels: colour if channels == 3 else as_grey(colour) for channels in kinds}
+
+
+def adapt_models(
+    models: Models,
+    pictures: Sequence[Picture],
+    *,
+    minutes: float,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> None:
+    """Adapt each student to the pictures of its kind, in place.
+
+    Args:
+        models: students by number of channels.
+        pictures: from `survey`; those with NaN are left out.
+        minutes: budget of training of each.
+        seed: of the run.
+        device: where to train; None for the best there is.
+        progress: show a bar.
+
+    Raises:
+        DataError: no picture of a kind can be used.
+        Whatever `AsymmetricMaskDenoiser.adapt` raises.
+    """
+    for channels, group in by_channels(pictures).items():
+        usable = [one.path for one in group if one.finite]
+        if not usable:
+            raise DataError(f"all {len(group)} pictures have NaN pixels; leave out --adapt")
+        models[channels].adapt(usable, minutes=minutes, seed=seed, device=device, progress=progress)
+
+
 def denoise_files(
     tasks: Iterable[Task],
     models: Models,
@@ -121,40 +174,67 @@ def denoise_files(
 ) -> Summary:
     """Return what became of each file: read, denoised and written in the form that it came in.
 
-    A file that cannot be used is a failure and the next one is done, except where the disk is full
-    or cannot be written: then the rest are failures, too. Results are written whole or not at all.
+    The next file is read and the last one written while the network works; no more than these
+    three pictures are held. A file that cannot be used is a failure and the next one is done,
+    except where the disk is full or cannot be written: then the rest are failures, too. Results are
+    written whole or not at all; what has been denoised when Ctrl-C comes is still written.
 
     Args:
         tasks: what to denoise.
         models: a denoiser by number of channels.
         passes, seed, strength, nan: as for `AsymmetricMaskDenoiser.denoise`.
         quality: of JPEG, where that is written.
-        on_file: called after every file.
+        on_file: called after every file, in their order, in the thread of the caller.
     """
     done: list[Done] = []
     failures: list[Failure] = []
-    full = ""
-    for task in tasks:
-        outcome: Done | Failure
+    trouble: list[str] = []  # with the disk; the first is told
+
+    def read(task: Task) -> _Held:
         start = time.perf_counter()
+        _check_disk(trouble)
+        return _Held(read_image(task.source), time.perf_counter() - start)
+
+    def work(task: Task, held: _Held) -> _Held:
+        start = time.perf_counter()
+        _check_disk(trouble)
+        pixels = _model_for(held.image, models).denoise(
+            held.image.pixels, passes=passes, seed=seed, strength=strength, nan=nan
+        )
+        clean = replace(held.image, pixels=pixels)
+        return _Held(clean, held.seconds + time.perf_counter() - start)
+
+    def write(task: Task, held: _Held) -> Done:
+        start = time.perf_counter()
+        _check_disk(trouble)
         try:
-            if full:
-                raise ImageWriteError(f"not tried, since {full}")
-            image = read_image(task.source)
-            denoiser = _model_for(image, models)
-            pixels = denoiser.denoise(
-                image.pixels, passes=passes, seed=seed, strength=strength, nan=nan
-            )
-            write_image(task.target, replace(image, pixels=pixels), quality=quality)
-            outcome = Done(task, time.perf_counter() - start)
-            done.append(outcome)
+            write_image(task.target, held.image, quality=quality)
+        except ImageWriteError as error:
+            trouble.extend(_disk_trouble(error))
+            raise
+        return Done(task, held.seconds + time.perf_counter() - start)
+
+    def report(task: Task, outcome: Callable[[], Done]) -> None:
+        told: Done | Failure
+        try:
+            told = outcome()
+            done.append(told)
         except (MaskedDenoiseError, MemoryError, RuntimeError) as error:
-            outcome = Failure(task.source, _reason(error))
-            failures.append(outcome)
-            full = full or _disk_trouble(error)
+            told = Failure(task.source, _reason(error))
+            failures.append(told)
         if on_file is not None:
-            on_file(outcome)
+            on_file(told)
+
+    overlap(tasks, read, work, write, report)
     return Summary(tuple(done), tuple(failures))
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A picture on its way, and the seconds that were spent on it."""
+
+    image: ImageFile
+    seconds: float
 
 
 def new_denoiser(
@@ -187,8 +267,15 @@ def _reason(error: Exception) -> str:
     raise error
 
 
-def _disk_trouble(error: Exception) -> str:
+def _check_disk(trouble: Sequence[str]) -> None:
+    """Raise ImageWriteError where the disk was found to be of no use."""
+    if trouble:
+        raise ImageWriteError(f"not tried, since {trouble[0]}")
+
+
+def _disk_trouble(error: ImageWriteError) -> list[str]:
+    """Return the reason, where no other file could be written either."""
     cause = error.__cause__
-    if isinstance(error, ImageWriteError) and isinstance(cause, OSError) and cause.errno in _FULL:
-        return f"the folder cannot be written any more ({cause.strerror or cause})"
-    return ""
+    if isinstance(cause, OSError) and cause.errno in _FULL:
+        return [f"the folder cannot be written any more ({cause.strerror or cause})"]
+    return []

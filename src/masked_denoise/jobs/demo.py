@@ -1,4 +1,4 @@
-"""The shipped samples denoised by a model fitted on nothing but them, with pictures to look at."""
+"""The shipped samples denoised by the shipped model, or one fitted on them, with pictures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 from ..errors import ImageWriteError
 from ..images import ImageFile, read_image, write_image
 from ..metrics import score
+from ..pretrained.shipped import DEFAULT_MODEL
 from ..report.page import ReportEntry, write_report
 from ..report.panel import side_by_side
 from ..samples import list_samples, sample_path
-from .batch import denoise_files, fit_models
+from .batch import denoise_files, fit_models, shipped_models
 from .plan import Task, check_writable
 from .survey import survey
-
-MINUTES = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class DemoResult:
 def run_demo(
     folder: str | Path,
     *,
-    minutes: float = MINUTES,
+    minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -54,7 +53,7 @@ def run_demo(
 
     Args:
         folder: for <sample>_denoised.png, before_after.png and report.html.
-        minutes: of training; denoising takes a few seconds more.
+        minutes: of training on the samples; without them the model of the package is taken.
         steps: of training, instead of minutes.
         seed: of the run.
         device: where to train, None for the best there is.
@@ -74,11 +73,16 @@ def run_demo(
         for name, source in sources.items()
     }
     pictures, _ = survey(sources.values())
-    tell(f"fitting a model on the {len(names)} noisy samples, without their clean pictures")
-    models = fit_models(
-        pictures, minutes=minutes, steps=steps, seed=seed, device=device, progress=progress
-    )
-    tell("denoising")
+    budget = f"{minutes:g} minutes" if minutes is not None else f"{steps} steps"
+    if minutes is None and steps is None:
+        models, origin = shipped_models(pictures), f"{DEFAULT_MODEL}, which never saw them"
+    else:
+        tell(f"fitting a model on the {len(names)} noisy samples, without their clean pictures")
+        models = fit_models(
+            pictures, minutes=minutes, steps=steps, seed=seed, device=device, progress=progress
+        )
+        origin = f"a model fitted for {budget} on these noisy pictures alone"
+    tell(f"denoising with {origin}")
     summary = denoise_files(tasks.values(), models, seed=seed)
     for failure in summary.failures:
         raise ImageWriteError(str(failure))
@@ -94,7 +98,5 @@ def run_demo(
         entries.append(ReportEntry(name, noisy, denoised, clean))
     picture, report = folder / "before_after.png", folder / "report.html"
     write_image(picture, ImageFile(side_by_side(rows)))
-    budget = f"{minutes:g} minutes" if steps is None else f"{steps} steps"
-    facts = {"Model": f"fitted for {budget} on these noisy pictures alone"}
-    write_report(report, entries, title="Samples, denoised", facts=facts)
+    write_report(report, entries, title="Samples, denoised", facts={"Model": origin})
     return DemoResult(tuple(samples), picture, report, time.perf_counter() - start)

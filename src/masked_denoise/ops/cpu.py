@@ -76,7 +76,10 @@ def fill_mean(image: Tensor, hidden: Tensor) -> Tensor:
     exact = image.to(torch.promote_types(image.dtype, torch.float32))
     hide = words(hidden, exact.dtype)
     show = ~hide
-    padded = exact.new_zeros((n, c + 1, h + 2 * WIDEST, w + 2 * WIDEST))
+    padded = exact.new_empty((n, c + 1, h + 2 * WIDEST, w + 2 * WIDEST))
+    for dim, end in ((2, h + WIDEST), (3, w + WIDEST)):
+        padded.narrow(dim, 0, WIDEST).zero_()
+        padded.narrow(dim, end, WIDEST).zero_()
     inner = padded[:, :, WIDEST : WIDEST + h, WIDEST : WIDEST + w]
     keep(exact, show, out=inner[:, :c])
     inner[:, c:] = hide + 1

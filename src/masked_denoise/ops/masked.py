@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import SettingError, SizeError
 from ..pixels import Grid, PixelDownsample, outside
-from ..scheme import WORD, Key, MaskScheme, Purpose, hash_key, hash_pixels
+from ..scheme import WORD, Key, MaskScheme, NothingHidden, Purpose, hash_key, hash_pixels
 from . import eager, library, library_losses
 from .fast import why_eager
 from .plan import READ, MaskPlan, Place
@@ -96,8 +96,10 @@ class MaskedImage:
             channels_last: whether they come in that memory layout.
         """
         fill = self.scheme.fill
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        if self._all_is_seen:
+            return self.sub_images.contiguous(memory_format=layout)
         if not self.fused or fill == "neighbor":
-            layout = torch.channels_last if channels_last else torch.contiguous_format
             return self._fill(branch).contiguous(memory_format=layout)
         mask = None if self.plan else self.scheme.hidden(self.label, branch)
         filled: Tensor = library.hide_down(
@@ -187,6 +189,12 @@ class MaskedImage:
             return unseen
         bad = self.pixels.down(self.bad)
         return bad if unseen is None else unseen | bad
+
+    @property
+    def _all_is_seen(self) -> bool:
+        """Whether nothing is filled in: neither by the scheme, nor bad pixels, nor padding."""
+        whole = not any(side % self.pixels.stride for side in self.size)
+        return type(self.scheme) is NothingHidden and self.bad is None and whole
 
     @property
     def _end(self) -> tuple[int, int]:

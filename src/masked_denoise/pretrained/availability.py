@@ -14,13 +14,11 @@ class Availability(NamedTuple):
     """Where a named model is.
 
     Attributes:
-        shipped: it came with the package, which no model does so far.
         cached: it was downloaded, and can be loaded without a connection.
         hub: "yes" or "no", "not checked", or why no answer came.
         convertible: its authors publish a file that `masked-denoise convert` reads.
     """
 
-    shipped: bool
     cached: bool
     hub: str
     convertible: bool
@@ -28,10 +26,10 @@ class Availability(NamedTuple):
     def words(self) -> str:
         """Return it for people.
 
-        >>> Availability(False, True, "not checked", True).words()
+        >>> Availability(True, "not checked", True).words()
         'cached, to convert'
         """
-        told = ["shipped"] * self.shipped + ["cached"] * self.cached
+        told = ["cached"] * self.cached
         if self.hub != "not checked":
             known = {"yes": "on the Hub", "no": "not on the Hub"}
             told.append(known.get(self.hub, f"the Hub: {self.hub}"))
@@ -52,7 +50,6 @@ def availability(
         return isinstance(found, str)
 
     return Availability(
-        shipped=False,
         cached=cached(CONFIG) and cached(WEIGHTS),
         hub=_ask(model) if online else "not checked",
         convertible=True,

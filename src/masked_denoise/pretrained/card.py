@@ -12,6 +12,7 @@ import numpy as np
 from ..atomic import write_whole
 from ..config import plain
 from ..errors import CheckpointError, WeightsError
+from ..scheme import NothingHidden
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
@@ -216,8 +217,11 @@ def _about(config: dict[str, Any]) -> str:
     kind = {1: "grey pictures", 3: "colour pictures"}.get(
         config["channels"], f"pictures of {config['channels']} channels"
     )
+    training = "trained on noisy pictures alone with asymmetric masks"
+    if config["scheme"]["name"] == NothingHidden.name:
+        training = "one pass of a plain network that sees every pixel"
     return (
-        f"A denoiser for {kind}, trained on noisy pictures alone with asymmetric masks. It is "
+        f"A denoiser for {kind}, {training}. It is "
         "loaded by the Python library masked-denoise; loading it runs no code from this repository."
     )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import SettingError, WeightsError
+from .shipped import SHIPPED
 
 if TYPE_CHECKING:
     from .table import PretrainedModel
@@ -82,6 +83,8 @@ def find_place(
             f"'{source}' is a pretrained model and a local folder; write '{LOCAL}{source}' for the "
             f"folder, '{HUB}{model.repository}' for the model"
         )
+    if name in SHIPPED:
+        return _shipped(source, revision, subfolder, exists)
     if model is not None:
         return _named(model, source, revision, subfolder)
     if exists:
@@ -153,6 +156,21 @@ def _named(model: PretrainedModel, text: str, revision: str | None, subfolder: s
     )
 
 
+def _shipped(source: str, revision: str | None, subfolder: str | None, exists: bool) -> Place:
+    """Return where a model is that came with the package."""
+    name, wanted = _split(source, revision)
+    if exists:
+        raise SettingError(
+            f"'{source}' is a model of the package and a local folder; write '{LOCAL}{source}' for "
+            "the folder, or rename it"
+        )
+    if wanted is not None or subfolder is not None:
+        raise SettingError(
+            f"{name} came with the package and has neither revisions nor subfolders; leave them out"
+        )
+    return Place(folder=SHIPPED[name].folder)
+
+
 def _split(text: str, revision: str | None) -> tuple[str, str | None]:
     """Return the name and the revision, which stands behind an @ or is given beside it."""
     name, at, behind = text.partition("@")
@@ -175,9 +193,10 @@ def _unknown(source: str, name: str) -> str:
         return f"{source!a} is a web address; write '{HUB}{web[1]}'"
     if os.sep in source or "/" in source or source.startswith((".", "~")):
         return f"there is no model in {source!a}: no such file or folder"
-    near = difflib.get_close_matches(name, pretrained_models(), n=1, cutoff=0.5)
+    known = sorted({*pretrained_models(), *SHIPPED})
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else "."
     return (
         f"{source!a} is no file, folder or pretrained model{hint} Pretrained: "
-        f"{', '.join(sorted(pretrained_models()))}. A repository of the Hub is written owner/name"
+        f"{', '.join(known)}. A repository of the Hub is written owner/name"
     )

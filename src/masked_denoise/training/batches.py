@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import DataError, PixelError
 from ..scheme import Key, Purpose, hash_key
+from ..transfer import to_device
 from ..values import ValueRange, to_batch
 from .crops import CropBatches, Unit
 from .pictures import (
@@ -26,6 +27,7 @@ from .pictures import (
     split,
 )
 from .settings import FitSettings
+from .store import unit_scale
 
 
 class Batches(Protocol):
@@ -43,6 +45,7 @@ class Batches(Protocol):
         """Return the range of the values where they are floats that leave [0, 1]."""
 
     value_range: ValueRange | None
+    device: torch.device  # where batches go, if it is a GPU; the loop sets it
 
 
 def as_batches(
@@ -73,7 +76,7 @@ def as_batches(
         DataError: there is nothing in it, or nothing that can be used.
         SizeError, PixelError, ImageReadError: a picture cannot be used, a path does not exist.
     """
-    pictures = _pictures(data, channels)
+    pictures = pictures_of(data, channels)
     if pictures is not None:
         return CropBatches(
             pictures, settings, smallest=smallest, hold_out=hold_out, process=process
@@ -88,7 +91,7 @@ def as_batches(
     )
 
 
-def _pictures(data: Any, channels: int) -> Pictures | None:
+def pictures_of(data: Any, channels: int) -> Pictures | None:
     """Return what crops are to be cut from, None where the data are ready-made batches."""
     if isinstance(data, str | Path):
         return pictures_in_files(data, channels)
@@ -127,6 +130,7 @@ class LoaderBatches:
     Attributes:
         length: batches a process takes from an epoch, None where the iterable has no length.
         value_range: of float batches.
+        device: where the batches go, if it is a GPU.
 
     Raises:
         DataError: there is no batch, or none that can be used.
@@ -144,6 +148,7 @@ class LoaderBatches:
         self.source, self.channels, self.seed = source, channels, seed
         self.rank, self.processes = process
         self.value_range: ValueRange | None = None
+        self.device = torch.device("cpu")
         self.once = isinstance(source, Iterator)
         _seed(Key(seed, Purpose.EPOCH))
         self.sample = list(itertools.islice(source, 1 if self.once else 2))
@@ -206,13 +211,15 @@ class LoaderBatches:
         if not (isinstance(image, Tensor) and image.ndim == 4 and image.shape[1] == self.channels):
             stacked = np.stack(split(image, self.channels, what))
             image = torch.from_numpy(stacked)
+        if not image.is_floating_point():
+            return unit_scale(image, self.device, self.value_range)
         batch = to_batch(image, value_range=self.value_range)[0]
         if batch.device.type == "cpu" and not bool(torch.isfinite(batch).all()):
             raise PixelError(
                 f"{what} has NaN or infinite values; replace them first, for example with "
                 "torch.nan_to_num"
             )
-        return batch
+        return to_device(batch, self.device) if self.device.type == "cuda" else batch
 
 
 def _seed(key: Key) -> None:

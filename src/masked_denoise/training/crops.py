@@ -6,6 +6,7 @@ import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from ..errors import SizeError
 from ..scheme import WORD, Key, Purpose, hash_key, mix
-from ..values import ValueRange, to_batch
-from .pictures import Array, Pictures, measured_range
+from ..values import ValueRange
+from .pictures import Pictures, measured_range
 from .settings import FitSettings
+from .store import PixelStore, Place, can_hold, crop_of, unit_scale
 
 Unit = Callable[[int], int]  # number of a batch -> sides of its crops are multiples of this
 
@@ -31,6 +33,10 @@ class CropBatches:
     have. The crops of a batch are squares of the longest side up to `settings.crop` that its
     pictures have room for, rounded down to a multiple of the unit where they are that large.
 
+    Where the device is a GPU with room for the pictures, they are held there in the dtype they came
+    in, and the crops of a batch are cut and turned in one operation. Otherwise they are cut on the
+    CPU, and copied while it goes on. The values are the same.
+
     Args:
         pictures: to cut from.
         settings: batch_size, crop, augment and seed are read.
@@ -42,6 +48,7 @@ class CropBatches:
         length: batches a process takes from an epoch, which has as many crops as cover the area of
             the pictures.
         value_range: of float pictures.
+        device: where the batches go, if it is a GPU; to be set before the first is taken.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class CropBatches:
         self.pictures, self.settings, self.smallest = pictures, settings, smallest
         self.rank, self.processes = process
         self.value_range: ValueRange | None = None
+        self.device = torch.device("cpu")
         self._check_side(pictures.shortest)
         count = len(pictures)
         held = min(HELD_OUT, count // PICTURES_PER_HELD_OUT) if hold_out else 0
@@ -110,17 +118,31 @@ class CropBatches:
         self, chosen: list[int], words: list[list[int]], unit: int, *, augment: bool
     ) -> Tensor:
         """Return one crop of each chosen picture, float (B, C, side, side) on the 0..1 scale."""
-        arrays = [self.pictures.read(index) for index in chosen]
-        shortest = min(min(array.shape[1:]) for array in arrays)
+        if self._store is not None:
+            shapes = [self._store.shapes[index] for index in chosen]
+        else:
+            arrays = [self.pictures.read(index) for index in chosen]
+            shapes = [array.shape for array in arrays]
+        shortest = min(min(shape[1:]) for shape in shapes)
         self._check_side(shortest)
         side = min(self.settings.crop, shortest)
         side = side // unit * unit or side
-        crops = [
-            _crop(array, side, word, augment) for array, word in zip(arrays, words, strict=True)
+        places = [
+            _place(shape, side, word, augment) for shape, word in zip(shapes, words, strict=True)
         ]
+        if self._store is not None:
+            return self._scaled(self._store.cut(chosen, places, side))
+        crops = [crop_of(array, place, side) for array, place in zip(arrays, places, strict=True)]
         if len({crop.dtype for crop in crops}) == 1:
-            return self._scaled(np.stack(crops))
-        return torch.cat([self._scaled(crop[None]) for crop in crops])
+            return self._scaled(torch.from_numpy(np.stack(crops)))
+        return torch.cat([self._scaled(torch.from_numpy(np.stack([crop]))) for crop in crops])
+
+    @cached_property
+    def _store(self) -> PixelStore | None:
+        """The pictures on the device, None where they are not held there."""
+        if self.pictures.arrays is None or not can_hold(self.pictures, self.device):
+            return None
+        return PixelStore(self.pictures.arrays, self.device)
 
     def _check_side(self, shortest: int) -> None:
         if shortest < self.smallest:
@@ -129,18 +151,12 @@ class CropBatches:
                 "at this train_stride; leave it out"
             )
 
-    def _scaled(self, crops: Array) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(crops))
-        return to_batch(tensor, value_range=self.value_range)[0]
+    def _scaled(self, crops: Tensor) -> Tensor:
+        return unit_scale(crops, self.device, self.value_range)
 
 
-def _crop(array: Array, side: int, words: list[int], augment: bool) -> Array:
-    """Return a square of (C, H, W), flipped and transposed by the bits of the last word."""
-    row = words[1] * (array.shape[1] - side + 1) >> 32
-    col = words[2] * (array.shape[2] - side + 1) >> 32
-    crop = array[:, row : row + side, col : col + side]
-    if augment:
-        crop = crop[:, ::-1] if words[3] & 1 else crop
-        crop = crop[:, :, ::-1] if words[3] & 2 else crop
-        crop = crop.swapaxes(1, 2) if words[3] & 4 else crop
-    return crop
+def _place(shape: tuple[int, ...], side: int, words: list[int], augment: bool) -> Place:
+    """Return where a square is cut from (C, H, W), and the turn by the bits of the last word."""
+    row = words[1] * (shape[1] - side + 1) >> 32
+    col = words[2] * (shape[2] - side + 1) >> 32
+    return Place(row, col, words[3] & 7 if augment else 0)

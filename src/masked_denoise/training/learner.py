@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ..checkpoint import load_weights
 from ..errors import BackboneError
 from ..scheme import Key, Purpose, hash_key
+from ..transfer import to_device
+from .compiled import CompiledForward
 from .settings import FitSettings
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Learner:
         )
         self.model, self.optimizer = accelerator.prepare(denoiser, optimizer)
         self.average: Any = _average(denoiser.backbone, settings.ema_decay)
+        self.compiled: CompiledForward | None = None  # from the first batch on
 
     def backward(self, image: Tensor, batch: int, smoothness: float | None) -> Tensor:
         """Add the gradient of one batch; where it is the last to accumulate, step the optimizer.
@@ -65,19 +68,26 @@ class Learner:
             The loss, a scalar on the device.
         """
         seed, rank = self.settings.seed, self.accelerator.process_index
-        image = image.to(self.accelerator.device, non_blocking=True)
+        if self.settings.compile and self.compiled is None:
+            self.compiled = CompiledForward(self.denoiser.backbone)
+        image = to_device(image, self.accelerator.device)
         _seed(image.device, hash_key(Key(seed, Purpose.NETWORK + rank, batch)))
         with self.accelerator.accumulate(self.model):
-            loss: Tensor = self.model(
-                image, step=batch, sample=rank * len(image), seed=seed, smoothness=smoothness,
-                loss=self.settings.loss,
-            )  # fmt: skip
+            loss = self.loss(image, batch, smoothness)
             self.accelerator.backward(loss)
             if self.accelerator.sync_gradients and self.settings.clip_norm:
                 self.accelerator.clip_grad_norm_(self.weights, self.settings.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
         return loss.detach()
+
+    def loss(self, image: Tensor, batch: int, smoothness: float | None) -> Tensor:
+        """Return the loss of one batch, a scalar that knows its gradient."""
+        loss: Tensor = self.model(
+            image, step=batch, sample=self.accelerator.process_index * len(image),
+            seed=self.settings.seed, smoothness=smoothness, loss=self.settings.loss,
+        )  # fmt: skip
+        return loss
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next step."""
@@ -101,7 +111,8 @@ class Learner:
     def is_finite(self) -> bool:
         """Return whether every weight is a finite number."""
         with torch.no_grad():
-            return bool(torch.stack([p.isfinite().all() for p in self.weights]).all())
+            norms = torch._foreach_norm([p for p in self.weights if p.numel()], torch.inf)
+            return bool(torch.stack(norms).isfinite().all())
 
     @contextmanager
     def judged(self) -> Iterator[AsymmetricMaskDenoiser]:
@@ -145,6 +156,8 @@ class Learner:
     def release(self) -> None:
         """Leave the denoiser free of what training put on it, in evaluation mode."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self.compiled is not None:
+            self.compiled.remove()
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             self.denoiser.__dict__.pop(name, None)  # what accelerate puts on a prepared module
         self.denoiser.eval()

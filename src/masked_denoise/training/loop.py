@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,15 +43,9 @@ def fit(
     denoiser: AsymmetricMaskDenoiser, data: object, settings: FitSettings, options: FitOptions
 ) -> None:
     """Train the denoiser's backbone in place; see `AsymmetricMaskDenoiser.fit`."""
-    with held_memory(), borrowed_accelerator(settings, options) as accelerator:
-        process = (accelerator.process_index, accelerator.num_processes)
-        accelerator.wait_for_everyone()  # an earlier run may still be writing
-        state = state_to_resume(options)
-        if state is not None:
-            check_same_run(state, denoiser, settings, accelerator.num_processes)
-            saved = state["recipe"]["value_range"]
-            denoiser.value_range = None if saved is None else (saved[0], saved[1])
-        batches = as_batches(
+
+    def make_batches(process: tuple[int, int]) -> Batches:
+        return as_batches(
             data,
             settings,
             channels=denoiser.channels,
@@ -58,7 +53,35 @@ def fit(
             hold_out=options.validation is None,
             process=process,
         )
-        trainer = Trainer(denoiser, batches, settings, options, accelerator)
+
+    train(Trainer, denoiser, make_batches, settings, options)
+
+
+def train(
+    kind: type[Trainer],
+    denoiser: AsymmetricMaskDenoiser,
+    make_batches: Callable[[tuple[int, int]], Batches],
+    settings: FitSettings,
+    options: FitOptions,
+) -> None:
+    """Make a trainer of the given kind, let it run, and clean up after it.
+
+    Args:
+        kind: of trainer.
+        denoiser: its backbone is trained in place.
+        make_batches: called with (rank, number of processes).
+        settings: of the run.
+        options: of the run.
+    """
+    with held_memory(), borrowed_accelerator(settings, options) as accelerator:
+        accelerator.wait_for_everyone()  # an earlier run may still be writing
+        state = state_to_resume(options)
+        if state is not None:
+            check_same_run(state, denoiser, settings, accelerator.num_processes)
+            saved = state["recipe"]["value_range"]
+            denoiser.value_range = None if saved is None else (saved[0], saved[1])
+        batches = make_batches((accelerator.process_index, accelerator.num_processes))
+        trainer = kind(denoiser, batches, settings, options, accelerator)
         try:
             if state is not None:
                 trainer.load(state)
@@ -97,10 +120,11 @@ class Trainer:
         main = accelerator.is_main_process
         self.files = StateFiles(options.output, options.save_every, writes=main)
         self.interrupt = Interrupt(self._tell)
+        self.batches.device = accelerator.device
         self._find_range()
         self.schedule = Schedule(settings, self._steps_of_budget())
         self.scores = Scores(self._make_validation(), options.validate_every)
-        self.learner = Learner(denoiser, settings, accelerator)
+        self.learner = self._make_learner()
         self.step = self.batch = 0  # steps of the optimizer; batches taken by each process
         self.seconds = 0.0  # of training, without validation and checkpoints
         self.history: list[dict[str, Any]] = []
@@ -122,6 +146,9 @@ class Trainer:
                     "the denoiser keeps"
                 )
         self.batches.value_range = self.denoiser.value_range
+
+    def _make_learner(self) -> Learner:
+        return Learner(self.denoiser, self.settings, self.accelerator)
 
     def _make_validation(self) -> Validation | None:
         if self.options.validation is False:
@@ -350,9 +377,16 @@ class Trainer:
             "settings": self.settings.to_json(),
             "steps": self.step,
             "seconds": round(self.seconds, 3),
+            "steps_per_second": self._rate(),
+            "compiled": self.learner.compiled is not None and self.learner.compiled.works,
             "stopped": self.stopped,
             "best": best and {"step": best["step"], "score": best["score"]},
         }
+
+    def _rate(self) -> float | None:
+        """Return the median of the measured rates: the first steps are slower than the others."""
+        rates = [entry["steps_per_second"] for entry in self.history]
+        return round(statistics.median(rates), 4) if rates else None
 
     def _save_best(self) -> None:
         if self.files.folder is not None and self.scores.best is not None:

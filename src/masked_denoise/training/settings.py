@@ -43,6 +43,7 @@ class FitSettings:
     augment: bool = True
     accumulate: int = 1
     mixed_precision: str = "no"
+    compile: bool = False
     keep: str = "auto"
     patience: int = 5
     seed: int = 0
@@ -55,9 +56,11 @@ class FitSettings:
                 "minutes is needed, for example minutes=5"
             )
         self._check_numbers(given[0])
-        _one_of("loss", self.loss, ("l1", "l2"))
+        _one_of("loss", self.loss, ("l1", "l2", "psnr"))
         _one_of("mixed_precision", self.mixed_precision, ("no", "fp16", "bf16"))
         _one_of("keep", self.keep, ("auto", "best", "last"))
+        if not isinstance(self.compile, bool):
+            raise SettingError(f"compile is {self.compile!r}; True or False is needed")
         share = self.smooth_steps
         if share < 0 or (share >= 1 and share != int(share)):
             raise SettingError(

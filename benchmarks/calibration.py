@@ -1,0 +1,137 @@
+"""How well the spread of the passes tells the error: predicted deviation against the actual one.
+
+    python benchmarks/calibration.py MODEL NOISY CLEAN [--passes 8] [--json FILE] [--plot FILE]
+
+Every picture is denoised with `return_std=True`. Its pixels (all channels) are sorted by std into
+bins of equal number, over all pictures; in each bin stand the root mean square of std, and that of
+the actual error against the clean picture. `scale` is the factor on std that fits the error best
+over all pixels; it is found on every other scene and reported on the rest, with the mean distance
+of the curve from the diagonal before and after (ENCE, Levi et al. 2022) and the rank correlation of
+std and error over the bins. Without NOISY and CLEAN those in the folder
+`shared` beside the checkout are taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from masked_denoise import AsymmetricMaskDenoiser
+from masked_denoise.evaluate import Pair, find_pairs, pair_name
+from masked_denoise.images import read_image
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "polyu"
+BINS = 20
+Array = NDArray[Any]
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("model")
+    ask.add_argument("noisy", nargs="?", type=Path, default=SHARED / "noisy")
+    ask.add_argument("clean", nargs="?", type=Path, default=SHARED / "clean_dev")
+    ask.add_argument("--passes", type=int, default=8)
+    ask.add_argument("--every", type=int, default=1, help="take every n-th of the pictures")
+    ask.add_argument("--side", type=int, default=256, help="of the square from the middle")
+    ask.add_argument("--json", type=Path)
+    ask.add_argument("--plot", type=Path)
+    args = ask.parse_args()
+    pairs = find_pairs(args.noisy, args.clean).pairs[:: args.every]
+    denoiser = AsymmetricMaskDenoiser.from_pretrained(args.model)
+    halves = split_scenes(pairs)
+    measured = [
+        [errors(denoiser, pair, passes=args.passes, side=args.side) for pair in half]
+        for half in halves
+    ]
+    made = report(*(joined(half) for half in measured))
+    made |= {
+        "passes": args.passes, "side": args.side, "torch": torch.__version__,
+        "pictures": [len(half) for half in halves],
+    }  # fmt: skip
+    print(f"error = {made['scale']:.2f} x std, found on {made['pictures'][0]} pictures")
+    print(f"on the other {made['pictures'][1]}: rank correlation {made['rank_correlation']:.3f}, ")
+    print(f"ENCE {made['ence']:.3f} as it is, {made['ence_scaled']:.3f} scaled")
+    if args.json:
+        args.json.write_text(json.dumps(made, indent=1))
+    if args.plot:
+        plot(made, args.plot)
+
+
+def split_scenes(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs of every other scene, and the rest; neighbouring crops are alike."""
+    scene = {pair: re.sub(r"_+\d+$", "", pair_name(pair.image)) for pair in pairs}
+    first = set(sorted(set(scene.values()))[::2])
+    return [p for p in pairs if scene[p] in first], [p for p in pairs if scene[p] not in first]
+
+
+def errors(
+    denoiser: AsymmetricMaskDenoiser, pair: Pair, *, passes: int, side: int
+) -> tuple[Array, Array]:
+    """Return std and error of every pixel and channel of one picture, in units of the top value."""
+    noisy, clean = (middle(read_image(path).pixels, side) for path in (pair.image, pair.clean))
+    top = np.iinfo(noisy.dtype).max if noisy.dtype.kind in "iu" else 1.0
+    made, std = denoiser.denoise(noisy / np.float32(top), passes=passes, return_std=True)
+    wanted = clean / (np.iinfo(clean.dtype).max if clean.dtype.kind in "iu" else 1.0)
+    return std.ravel(), (made - wanted).ravel().astype(np.float32)
+
+
+def middle(picture: Array, side: int) -> Array:
+    top, left = (max(0, (size - side) // 2) for size in picture.shape[:2])
+    return np.ascontiguousarray(picture[top : top + side, left : left + side])
+
+
+def joined(pictures: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+    return np.concatenate([p[0] for p in pictures]), np.concatenate([p[1] for p in pictures])
+
+
+def report(first: tuple[Array, Array], second: tuple[Array, Array]) -> dict[str, Any]:
+    """Return the numbers: the scale from the first half, the curve of the second."""
+    scale = float(np.sqrt(np.square(first[1]).mean() / np.square(first[0]).mean()))
+    predicted, actual = curve(*second)
+    ranks = [np.argsort(np.argsort(values)) for values in (predicted, actual)]
+    return {
+        "scale": scale,
+        "predicted": predicted.tolist(),
+        "actual": actual.tolist(),
+        "ence": float(np.mean(np.abs(predicted - actual) / predicted)),
+        "ence_scaled": float(np.mean(np.abs(scale * predicted - actual) / (scale * predicted))),
+        "rank_correlation": float(np.corrcoef(*ranks)[0, 1]),
+    }
+
+
+def curve(std: Array, error: Array) -> tuple[Array, Array]:
+    """Return the root mean squares of std and of the error, in bins of equally many pixels."""
+    order = np.argsort(std)
+    bins = np.array_split(order, BINS)
+    return (
+        np.array([np.sqrt(np.square(std[part], dtype=np.float64).mean()) for part in bins]),
+        np.array([np.sqrt(np.square(error[part], dtype=np.float64).mean()) for part in bins]),
+    )
+
+
+def plot(made: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    predicted, actual = 255 * np.array(made["predicted"]), 255 * np.array(made["actual"])
+    end = 1.05 * max(actual.max(), (made["scale"] * predicted).max())
+    axes.plot([0, end], [0, end], color="grey", linewidth=1, label="as predicted")
+    axes.plot(predicted, actual, marker="o", label="std as returned")
+    label = f"std x {made['scale']:.2f}, found on other scenes"
+    axes.plot(made["scale"] * predicted, actual, marker="s", label=label)
+    axes.set(xlabel="predicted (of 255)", ylabel="actual error, root mean square (of 255)")
+    axes.grid(alpha=0.25)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

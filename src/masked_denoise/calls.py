@@ -1,0 +1,284 @@
+"""How `denoise` calls the network: in which precision, compiled or not, how many images at a time.
+
+On a GPU the branches of several passes go through the network together, as many as fit into half
+of the memory that is free: the first call takes one image and measures what it needs. A call that
+runs out of memory is tried again with half as many. Elsewhere every branch is a call of its own: a
+CPU is busy with one image, and a smaller one stays in its caches.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .errors import BackboneError, SettingError
+from .pixels import reflect_pad
+
+if TYPE_CHECKING:
+    from .denoiser import AsymmetricMaskDenoiser
+
+Job = tuple[Tensor, int]  # filled sub-images (n, C, h, w), and how the network sees them turned
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MOST_PIXELS = 1 << 24  # of one call: more do not make a GPU faster
+_TURNS: tuple[tuple[tuple[int, ...], bool], ...] = (  # flipped dimensions, then transposed or not
+    ((), False), ((3,), True), ((2, 3), False), ((2,), True),
+    ((3,), False), ((2, 3), True), ((2,), False), ((), True),
+)  # fmt: skip
+SHARE = 0.5  # of the free memory that a call may take
+
+
+class Learnt:
+    """What calls have found out about the network of a denoiser; a copy starts anew.
+
+    Attributes:
+        compiled: the compiled network, or the network itself where it cannot be compiled.
+        source: the network that was compiled.
+        bytes_per_pixel: memory that a call takes, by device and precision.
+        room: most pixels of a call, after one ran out of memory.
+    """
+
+    def __init__(self) -> None:
+        self.compiled: Callable[[Tensor], Tensor] | None = None
+        self.source: nn.Module | None = None
+        self.bytes_per_pixel: dict[tuple[torch.device, torch.dtype | None], float] = {}
+        self.room = MOST_PIXELS
+
+    def __deepcopy__(self, memo: object) -> Learnt:
+        return Learnt()
+
+    def __reduce__(self) -> tuple[type[Learnt], tuple[()]]:
+        return Learnt, ()
+
+
+class NetworkCalls:
+    """Calls the network of a denoiser for the branches of all passes, without gradients.
+
+    Args:
+        denoiser: in evaluation mode.
+        device: of the images and the network.
+        precision: "float32"; "bf16" or "fp16" for automatic mixed precision; or "auto": bf16 on
+            GPUs that compute in it, elsewhere float32, which gives the same picture on any CPU. A
+            network whose weights are not float32 runs in their dtype, and an autocast of the
+            caller stays in force, unless another precision than "auto" is given.
+        compile: whether the network is compiled by `torch.compile`, once for a denoiser.
+
+    Raises:
+        SettingError: the precision is not one of these.
+    """
+
+    def __init__(
+        self,
+        denoiser: AsymmetricMaskDenoiser,
+        device: torch.device,
+        *,
+        precision: str = "auto",
+        compile: bool = False,
+    ) -> None:
+        self.denoiser, self.network, self.device = denoiser, denoiser.backbone, device
+        weight = next(self.network.parameters(), None)
+        self.cast = cast_of(precision, device, torch.float32 if weight is None else weight.dtype)
+        self.compile, self.learnt = compile, denoiser.learnt
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Tensor]:
+        """Yield the prediction (n, C, h, w) of each job, in order; jobs are taken when needed."""
+        batch: list[Job] = []
+        for image, turn in jobs:
+            if batch and not self._fits(batch, image, turn):
+                yield from self._predict(batch)
+                batch = []
+            batch.append((image, turn))
+            if self.device.type != "cuda":
+                yield from self._predict(batch)
+                batch = []
+        if batch:
+            yield from self._predict(batch)
+
+    def _predict(self, batch: Sequence[Job]) -> list[Tensor]:
+        return predict(self.denoiser, batch, self._forward)
+
+    def _fits(self, batch: Sequence[Job], image: Tensor, turn: int) -> bool:
+        """Return whether a job can go into the call of the others."""
+        first, first_turn = batch[0]
+        same = (first.shape, first_turn % 2) == (image.shape, turn % 2)
+        if image.shape[2] == image.shape[3]:
+            same = first.shape == image.shape
+        pixels = len(image) * image.shape[2] * image.shape[3]
+        return same and (len(batch) + 1) * pixels <= self._room()
+
+    def _room(self) -> float:
+        """Return how many pixels a call may have."""
+        if self.device.type != "cuda":
+            return float("inf")
+        needed = self.learnt.bytes_per_pixel.get((self.device, self.cast))
+        if needed is None:
+            return 0.0  # one image: it is measured
+        return min(self.learnt.room, SHARE * free_memory(self.device) / max(needed, 1.0))
+
+    def _forward(self, seen: Tensor) -> Tensor:
+        """Return the network's output for (N, C, h, w), in as many calls as memory needs."""
+        outputs, first = [], 0
+        while first < len(seen):
+            number = min(self._room() / (seen.shape[2] * seen.shape[3]), len(seen) - first)
+            part = seen[first : first + max(int(number), 1)]
+            output = self._call_or_none(part)
+            if output is None:
+                self.learnt.room = max(len(part) // 2, 1) * seen.shape[2] * seen.shape[3]
+                torch.cuda.empty_cache()
+                continue
+            outputs.append(output)
+            first += len(part)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _call_or_none(self, part: Tensor) -> Tensor | None:
+        """Return the output; None where memory ran out and fewer images can be tried."""
+        try:
+            return self._call_and_measure(part)
+        except torch.cuda.OutOfMemoryError:
+            if len(part) == 1:
+                raise
+            return None
+
+    def _call_and_measure(self, part: Tensor) -> Tensor:
+        key = (self.device, self.cast)
+        if self.device.type != "cuda" or key in self.learnt.bytes_per_pixel:
+            return self._call(part)
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        output = self._call(part)
+        taken = torch.cuda.max_memory_allocated(self.device) - before
+        pixels = len(part) * part.shape[2] * part.shape[3]
+        self.learnt.bytes_per_pixel[key] = taken / pixels
+        return output
+
+    def _call(self, part: Tensor) -> Tensor:
+        with self._autocast():
+            if not self.compile:
+                return self.network(part)  # type: ignore[no-any-return]
+            return self._call_compiled(part)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.cast is None:
+            return nullcontext()
+        kind = self.device.type
+        if self.cast == torch.float32:
+            return torch.autocast(kind, enabled=False)
+        return torch.autocast(kind, dtype=self.cast)
+
+    def _call_compiled(self, part: Tensor) -> Tensor:
+        """Return the compiled network's output; warn where it cannot be compiled, and do without.
+
+        What the network itself cannot do, it raises again when called as it is.
+        """
+        learnt = self.learnt
+        if learnt.compiled is None or learnt.source is not self.network:
+            learnt.compiled, learnt.source = torch.compile(self.network), self.network
+        try:
+            return learnt.compiled(part)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # compilers fail in many ways
+            if learnt.compiled is self.network:
+                raise
+            output: Tensor = self.network(part)
+            learnt.compiled = self.network
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            warnings.warn(
+                f"the network runs without compile=True, since torch.compile failed: {reason}",
+                stacklevel=2,
+            )
+            return output
+
+
+def cast_of(precision: str, device: torch.device, weights: torch.dtype) -> torch.dtype | None:
+    """Return the dtype to cast to automatically, float32 for no casts, None to leave all as it is.
+
+    >>> cast_of("bf16", torch.device("cpu"), torch.float32)
+    torch.bfloat16
+    """
+    if precision == "auto":
+        leave = weights != torch.float32 or torch.is_autocast_enabled(device.type)
+        return None if leave or not computes_bf16(device) else torch.bfloat16
+    if precision not in PRECISIONS:
+        raise SettingError(
+            f"precision is {precision!r}; 'auto', {', '.join(map(repr, PRECISIONS))} is needed"
+        )
+    return PRECISIONS[precision]
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Return whether a device is a GPU with arithmetic in bfloat16."""
+    if device.type != "cuda":
+        return False
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes of a GPU that are free, or kept by PyTorch for the next tensor."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
+
+
+def predict(
+    denoiser: AsymmetricMaskDenoiser, jobs: Sequence[Job], network: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """Return the prediction for each filled image: the network's, or z + net(z).
+
+    Args:
+        denoiser: whose traits and `residual` count.
+        jobs: of one shape (n, C, h, w) as the network sees them, turned.
+        network: takes and returns (N, C, h', w'), sides of the network's size multiple.
+
+    Raises:
+        BackboneError: the network does not keep the shape.
+    """
+    multiple = denoiser.traits.size_multiple
+    layout = torch.channels_last if denoiser.traits.channels_last else torch.contiguous_format
+    dtype = next(denoiser.backbone.parameters(), jobs[0][0]).dtype
+    padded = [
+        reflect_pad(image, -image.shape[2] % multiple, -image.shape[3] % multiple)
+        for image, _ in jobs
+    ]
+    views = [  # in the network's layout first, where turning is cheaper
+        turned(image.contiguous(memory_format=layout), turn)
+        for image, (_, turn) in zip(padded, jobs, strict=True)
+    ]
+    if len(views) == 1:
+        seen = views[0].to(dtype).contiguous(memory_format=layout)
+    else:
+        number, *rest = views[0].shape
+        seen = torch.empty(
+            (number * len(views), *rest), dtype=dtype, device=views[0].device, memory_format=layout
+        )
+        for part, view in zip(torch.split(seen, number), views, strict=True):
+            part.copy_(view)
+    output = network(seen)
+    if output.shape != seen.shape:
+        raise BackboneError(
+            f"the backbone turned {tuple(seen.shape)} into {tuple(output.shape)}; the shape must "
+            "stay as it is"
+        )
+    predictions = []
+    parts = torch.split(output, len(views[0])) if len(views) > 1 else [output]
+    for image, (filled, turn), part in zip(padded, jobs, parts, strict=True):
+        back = turned(part, turn, back=True).to(filled.dtype)
+        back = image + back if denoiser.residual else back
+        predictions.append(back[:, :, : filled.shape[2], : filled.shape[3]])
+    return predictions
+
+
+def turned(image: Tensor, turn: int, *, back: bool = False) -> Tensor:
+    """Return the image turned by `turn` quarters and, from 4 on, mirrored; or the way back.
+
+    Whatever the turn, one flip of rows, columns or both is copied at most; then rows and columns
+    change places, which copies nothing.
+    """
+    flips, transposed = _TURNS[turn]
+    if back and transposed:
+        flips = tuple(5 - dim for dim in flips)
+    image = image.flip(flips) if flips else image
+    return image.mT if transposed else image

@@ -1,0 +1,193 @@
+"""Noise like that of finished camera pictures, drawn anew for every picture.
+
+Between sensor and file a camera interpolates its colour mosaic, smooths, bends the tones and
+compresses. Noise that was independent from pixel to pixel comes out in grains and blotches, wider
+in colour than in brightness. Every one of these properties varies from camera to camera, so each
+is drawn from a range: a network that has seen the whole range needs to be told nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import SettingError, SizeError
+
+# Rec. 601: the luma and the two chroma differences that JPEG stores.
+YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+KNOTS = 9  # of the curve of the noise level over brightness
+
+Range = tuple[float, float]
+Bands = list[tuple[float, float]]  # (share of the variance, sigma of a Gaussian blur in pixels)
+
+
+@dataclass(frozen=True)
+class CameraNoise:
+    """Draws of camera noise; ranges are (lowest, highest), uniform unless said otherwise.
+
+    Args:
+        sigma: root mean square of the noise of luma where white is 1; uniform in its logarithm.
+        chroma: noise of each colour difference over that of luma; uniform in its logarithm.
+        grain: blur of the fine part of luma noise: sigma of a Gaussian, in pixels.
+        blotches: the same of the middle part of colour noise.
+        coarse: share of the variance of luma noise that spreads over several pixels.
+        quality: of the JPEG compression that follows, whole numbers from 1 to 100.
+        uncompressed: share of the pictures that are not compressed.
+
+    Raises:
+        SettingError: a range is empty, or leaves what it means.
+
+    >>> noise = CameraNoise(sigma=(0.02, 0.02), uncompressed=1.0)
+    >>> clean = torch.full((3, 256, 256), 0.5)
+    >>> noisy = noise.add(clean, np.random.default_rng(0))
+    >>> noisy.shape, bool((noisy - clean).std() > 0.01)
+    (torch.Size([3, 256, 256]), True)
+    """
+
+    sigma: Range = (1 / 255, 9 / 255)
+    chroma: Range = (0.2, 0.75)
+    grain: Range = (0.35, 0.95)
+    blotches: Range = (0.8, 3.0)
+    coarse: Range = (0.0, 0.25)
+    quality: Range = (70, 96)
+    uncompressed: float = 0.25
+
+    def __post_init__(self) -> None:
+        highest = {"coarse": 1.0, "quality": 100.0, "sigma": 1.0}
+        for name in ("sigma", "chroma", "grain", "blotches", "coarse", "quality"):
+            low, high = getattr(self, name)
+            floor = 0 if name in ("coarse", "grain", "blotches") else 1e-9
+            if not floor <= low <= high <= highest.get(name, math.inf):
+                raise SettingError(
+                    f"{name} is {(low, high)}; (lowest, highest) with {floor} <= lowest <= highest "
+                    f"<= {highest.get(name, math.inf)} is needed"
+                )
+        if not 0 <= self.uncompressed <= 1:
+            raise SettingError(
+                f"uncompressed is {self.uncompressed}; a share from 0 to 1 is needed"
+            )
+
+    def add(self, clean: Tensor, random: np.random.Generator) -> Tensor:
+        """Return the picture with noise, clipped to 0..1, in the steps of 8 bits.
+
+        Args:
+            clean: float (C, H, W) on the 0..1 scale, C of 1 or 3, sides of at least 2.
+            random: where all draws come from; the same state gives the same noise.
+
+        Raises:
+            SizeError: the shape is another one.
+        """
+        if clean.ndim != 3 or clean.shape[0] not in (1, 3) or min(clean.shape[1:]) < 2:
+            raise SizeError(
+                f"a picture of shape {tuple(clean.shape)} came; (1, H, W) or (3, H, W) with sides "
+                "of 2 or more is needed"
+            )
+        return self._compressed(clean + self.draw(clean, random), random)
+
+    def draw(self, clean: Tensor, random: np.random.Generator) -> Tensor:
+        """Return noise for the picture, before clipping and compression, float (C, H, W)."""
+        size = (clean.shape[1], clean.shape[2])
+        sigma = _log_uniform(self.sigma, random)
+        if len(clean) == 1:
+            return (_field(self._luma_bands(random), size, random) * _level(clean[0], random))[
+                None
+            ] * sigma
+        transform = torch.tensor(YCBCR)
+        luma = (transform[0, :, None, None] * clean).sum(0)
+        planes = [_field(self._luma_bands(random), size, random) * _level(luma, random) * sigma]
+        level = _level(luma, random) * sigma * _log_uniform(self.chroma, random)
+        balance = math.exp(0.25 * random.standard_normal())  # of Cr and Cb
+        bands = self._chroma_bands(random), self._chroma_bands(random)
+        first, second = (_field(each, size, random) for each in bands)
+        shared = random.uniform(-0.3, 0.3)
+        second = shared * first + math.sqrt(1 - shared**2) * second
+        planes += [first * level / balance, second * level * balance]
+        return torch.einsum("ij,jhw->ihw", torch.linalg.inv(transform), torch.stack(planes))
+
+    def _luma_bands(self, random: np.random.Generator) -> Bands:
+        fine, coarse = random.uniform(*self.grain), random.uniform(*self.coarse)
+        wide, wider = random.uniform(1, 2.5), random.uniform(2.5, 8)
+        if random.random() < 0.15:  # a camera that neither interpolates nor smooths
+            return [(1.0, 0.0)]
+        return [(1 - coarse, fine), (0.6 * coarse, wide), (0.4 * coarse, wider)]
+
+    def _chroma_bands(self, random: np.random.Generator) -> Bands:
+        coarse = random.uniform(0, 0.4)
+        fine, middle, wide = (
+            random.uniform(0.6, 1.5),
+            random.uniform(*self.blotches),
+            random.uniform(4, 10),
+        )
+        if random.random() < 0.1:
+            return [(1.0, 0.6)]
+        return [(0.35 * (1 - coarse), fine), (0.65 * (1 - coarse), middle), (coarse, wide)]
+
+    def _compressed(self, noisy: Tensor, random: np.random.Generator) -> Tensor:
+        """Return the picture as it comes out of an 8-bit file, mostly of a JPEG."""
+        from PIL import Image
+
+        stored = noisy.clamp(0, 1).mul(255).round().to(torch.uint8)
+        quality = int(random.integers(round(self.quality[0]), round(self.quality[1]) + 1))
+        halved_colour = random.random() < 0.8  # 4:2:0, else 4:4:4
+        if random.random() >= self.uncompressed:
+            pixels = stored.permute(1, 2, 0).numpy()
+            file = io.BytesIO()
+            options = {"subsampling": 2 if halved_colour else 0} if len(stored) == 3 else {}
+            picture = Image.fromarray(pixels if len(stored) == 3 else pixels[..., 0])
+            picture.save(file, "JPEG", quality=quality, **options)
+            read = np.array(Image.open(file)).reshape(pixels.shape)
+            stored = torch.from_numpy(read).permute(2, 0, 1)
+        return stored.float() / 255
+
+
+def _log_uniform(limits: Range, random: np.random.Generator) -> float:
+    return math.exp(random.uniform(math.log(limits[0]), math.log(limits[1])))
+
+
+def _field(bands: Bands, size: tuple[int, int], random: np.random.Generator) -> Tensor:
+    """Return Gaussian noise (H, W) of variance 1, a sum of white noise blurred by each band."""
+    height, width = size
+    rows = torch.fft.fftfreq(height)[:, None]
+    columns = torch.fft.rfftfreq(width)[None]
+    squared = rows**2 + columns**2
+    weight = torch.full((columns.shape[1],), 2.0)  # how often a column stands in the full spectrum
+    weight[0] = 1
+    if width % 2 == 0:
+        weight[-1] = 1
+    spectrum = torch.zeros_like(squared)
+    for share, blur in bands:
+        band = torch.exp(-((2 * math.pi * blur) ** 2) * squared)
+        spectrum += share * band * (height * width / (band * weight).sum())
+    white = torch.from_numpy(random.standard_normal(size, dtype=np.float32))
+    shaped: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) * spectrum.sqrt(), s=size)
+    return shaped
+
+
+def _level(luma: Tensor, random: np.random.Generator) -> Tensor:
+    """Return the level of the noise at each pixel, 1 on average over all brightnesses."""
+    curve = torch.from_numpy(_level_curve(random))
+    place = luma.clamp(0, 1) * (KNOTS - 1)
+    left = place.long().clamp(max=KNOTS - 2)
+    return torch.lerp(curve[left], curve[left + 1], place - left)
+
+
+def _level_curve(random: np.random.Generator) -> NDArray[np.float32]:
+    """Return the level at evenly spaced brightnesses: photons and read-out, bent by the tones.
+
+    In linear light the variance is a line over the intensity. The tone curve multiplies the noise
+    by its slope; cameras flatten it towards black and white.
+    """
+    value = np.linspace(0, 1, KNOTS)
+    in_light = np.sqrt(value**2.2 + random.uniform(0.0005, 0.05))
+    slope = np.maximum(value, 0.05 + 0.25 * random.random()) ** -1.2
+    level = in_light * slope
+    level = level * (1 - random.uniform(0, 0.6) * np.clip(2 * value - 1, 0, 1))
+    level = level * (1 - random.uniform(0, 0.6) * np.clip(1 - value / 0.3, 0, 1))
+    curve: NDArray[np.float32] = (level / level.mean()).astype(np.float32)
+    return curve

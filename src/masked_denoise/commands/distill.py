@@ -1,0 +1,111 @@
+"""`masked-denoise distill`: a fast model from a slow one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+from .options import DENOISING, FITTING
+from .terminal import Terminal
+from .train import look_at, tell, validation_pairs
+
+HELP = """Train a small one-pass model to do what a model does in many passes.
+
+The model denoises the noisy pictures once; a plain network that sees every pixel then learns to
+make these results in one pass. No clean picture is needed. Use it like any model, with
+`denoise --model`. Give --minutes (default 5) or --steps: the time for training, beside that for
+denoising."""
+
+EXAMPLES = options.examples(
+    "masked-denoise distill noisy/ --model mine/ -o fast/ --minutes 10",
+    "masked-denoise distill noisy/ --model amsnet-unet-sidd -o fast/ --passes 4 --megapixels 8",
+)
+
+MINUTES = 5.0
+
+
+def _setting(text: str, **more: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel=FITTING, **more)
+
+
+def distill(
+    noisy: Annotated[list[Path], typer.Argument(metavar="NOISY", help="Files and folders.")],
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", metavar="NAME", help="The teacher, as `denoise` takes it."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MODEL", help="Folder for the student.")
+    ],
+    minutes: Annotated[float | None, typer.Option(min=0.001, help="Budget in time.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Budget in steps.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in MODEL, if there is one.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the model that is there.")
+    ] = False,
+    student: Annotated[str, _setting("The student's network.", metavar="NAME")] = "fast-student",
+    rounds: Annotated[
+        int, _setting("Parts, before which the student improves its targets.", min=1)
+    ] = 1,
+    batch_size: Annotated[int | None, _setting("Crops a step.", min=1)] = None,
+    crop: Annotated[int | None, _setting("Longest side of a crop.", min=1)] = None,
+    learning_rate: Annotated[float | None, _setting("Highest learning rate.")] = None,
+    loss: Annotated[str | None, _setting("Distance to the teacher's results: l1 or l2.")] = None,
+    passes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, rich_help_panel=DENOISING,
+            help="Mask draws the teacher averages.  \\[default: the model's]",
+        ),
+    ] = None,
+    megapixels: Annotated[
+        float,
+        typer.Option(
+            min=0.001, rich_help_panel=DENOISING,
+            help="Million pixels the teacher denoises; of more, windows are taken.",
+        ),
+    ] = 32.0,
+    validation_noisy: options.ValidationNoisy = None,
+    validation_clean: options.ValidationClean = None,
+    device: options.Device = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:  # fmt: skip
+    """Distill a model; users read `HELP`."""
+    from ..errors import DataError
+    from ..images import find_images
+    from .job import load_model
+
+    terminal = Terminal(quiet)
+    if minutes is not None and steps is not None:
+        raise typer.BadParameter("give one of --minutes and --steps")
+    where = options.choose_device(device)
+    if not resume:
+        options.check_new_folder(output, "--output", overwrite, "--resume, or --overwrite")
+    teacher = load_model(model, where)
+    pictures, failures = look_at(terminal, [file for file, _ in find_images(noisy)])
+    terminal.failed(failures)
+    if pictures[0].channels != teacher.channels:
+        raise DataError(
+            f"the pictures, such as {pictures[0].path}, have {pictures[0].channels} channels, the "
+            f"model {model} takes {teacher.channels}; give others, or another --model"
+        )
+    validation = validation_pairs(terminal, validation_noisy, validation_clean, teacher.channels)
+    terminal.note(f"teaching {student} on {len(pictures)} pictures, {where}")
+    made = teacher.distill(
+        [picture.path for picture in pictures], student=student, steps=steps,
+        minutes=None if steps else minutes or MINUTES, passes=passes, rounds=rounds,
+        megapixels=megapixels, batch_size=batch_size, crop=crop, learning_rate=learning_rate,
+        loss=loss, validation=validation, output=output, resume=resume, seed=seed, device=where,
+        progress=not quiet,
+    )  # fmt: skip
+    tell(terminal, output, made.fit_record)
+    if made.fit_record["stopped"] == "interrupted":
+        raise KeyboardInterrupt
+    if failures:
+        raise typer.Exit(1)

@@ -1,0 +1,325 @@
+"""Recipes trained on the same pictures at the same budget, and scored side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError, MaskedDenoiseError, SettingError
+from .evaluate import CONVENTION, Pair, evaluate_pairs, pair_name
+from .images import ImageFile, read_image, write_image
+from .jobs.plan import write_text
+from .metrics import psnr
+from .recipes import Recipe
+from .report.crops import CropSheet, spread
+
+if TYPE_CHECKING:
+    from .denoiser import AsymmetricMaskDenoiser
+
+Array = NDArray[Any]
+
+MASKED_CONVENTION = (
+    "PSNR in dB of pixels that were withheld, predicted from the others, against their own noisy "
+    "values; noise alike in neighbouring pixels flatters whoever copies it"
+)
+
+_SIDE, _PERIOD, _MOST = 256, 8, 8  # masked score: middles, one pixel in 8 x 8, of 8 pictures
+
+
+@dataclass
+class Outcome:
+    """What became of one recipe.
+
+    Attributes:
+        recipe: its name.
+        numbers: psnr, ssim, input_psnr, input_ssim (means over the pairs), psnr_to_input (of the
+            result against the noisy picture: high where little was changed), worse (pictures with
+            a lower PSNR than before), gain, gain_low, gain_high (mean difference of PSNR to the
+            first recipe, with its 95 % interval over scenes), masked (without pairs), parameters,
+            steps, training_seconds, seconds (a picture); each where it is known.
+        images: the numbers of each picture.
+        shared: the recipe whose training it shares, differing in inference only.
+        failed: why there are no numbers.
+    """
+
+    recipe: str
+    numbers: dict[str, float] = field(default_factory=dict)
+    images: list[dict[str, Any]] = field(default_factory=list)
+    shared: str | None = None
+    failed: str | None = None
+
+
+@dataclass
+class Comparison:
+    """What `compare_recipes` found: outcomes in the order of the recipes, and crops to look at.
+
+    `interrupted` is True where Ctrl-C ended a training; that recipe and later ones are left out.
+    """
+
+    outcomes: list[Outcome]
+    settings: dict[str, Any]
+    convention: str
+    crops: NDArray[np.uint8] | None = None
+    interrupted: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        rows = [{k: v for k, v in vars(one).items() if v is not None} for one in self.outcomes]
+        return {"convention": self.convention, "settings": self.settings, "recipes": rows}
+
+    def to_csv(self) -> str:
+        """Return one line a recipe, all numbers in columns."""
+        keys = list(dict.fromkeys(key for one in self.outcomes for key in one.numbers))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["recipe", *keys, "shared", "failed"])
+        for one in self.outcomes:
+            cells = [one.numbers.get(key, "") for key in keys]
+            writer.writerow([one.recipe, *cells, one.shared or "", one.failed or ""])
+        return text.getvalue()
+
+
+def compare_recipes(
+    recipes: Sequence[Recipe],
+    noisy: Sequence[Path],
+    *,
+    pairs: Sequence[Pair] = (),
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+    models: Path | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> Comparison:
+    """Return the scores of recipes that were trained alike: pictures, budget and seed.
+
+    Recipes that differ in inference only share one training. A recipe that fails is told with the
+    reason, and the others go on; what is wrong with a recipe itself is found before any training.
+
+    Args:
+        recipes: with names of their own.
+        noisy: files to train on, all of one number of channels.
+        pairs: (noisy, clean) to score; without any, the masked score of files in `noisy`.
+        minutes: budget of each training in time.
+        steps: budget in steps; exactly one of the two is given.
+        seed: of first weights, crops and masks.
+        device: where to train and denoise, None for the best there is.
+        progress: show a bar for each training.
+        models: folder for the models, one folder a recipe; None keeps none.
+        on_outcome: called with each outcome.
+
+    Raises:
+        SettingError: not exactly one budget; recipes of one name.
+        DataError: there is no recipe or no picture.
+        ImageReadError: the first picture cannot be read.
+    """
+    _check(recipes, noisy, minutes, steps)
+    channels = _channels(read_image(noisy[0]).pixels)
+    for recipe in recipes:
+        recipe.denoiser(channels=channels, seed=seed)
+    shown = CropSheet([(one.image, one.clean) for one in pairs] or [(one, None) for one in noisy])
+    trained: dict[str, tuple[str, AsymmetricMaskDenoiser]] = {}
+    outcomes: list[Outcome] = []
+    interrupted = False
+    budget: dict[str, Any] = {"minutes": minutes, "steps": steps}
+    for recipe in recipes:
+        outcome = Outcome(recipe.name)
+        try:
+            denoiser = recipe.denoiser(channels=channels, seed=seed)
+            key = recipe.training_key()
+            if key in trained:
+                outcome.shared, source = trained[key]
+                _take(denoiser, source)
+            else:
+                denoiser.fit(
+                    list(noisy), seed=seed, device=device, progress=progress, validation=False,
+                    **budget, **recipe.fit_arguments,
+                )  # fmt: skip
+                if denoiser.fit_record["stopped"] == "interrupted":
+                    interrupted = True
+                    break
+                trained[key] = recipe.name, denoiser
+            if models is not None:
+                denoiser.save_pretrained(models / _file_name(recipe.name), card=False)
+            _score(outcome, denoiser, pairs, noisy, seed)
+            shown.add(recipe.name, denoiser.denoise, denoiser.value_range, seed=seed)
+        except MaskedDenoiseError as error:
+            outcome.failed = str(error)
+        _compare_to_first(outcome, outcomes)
+        outcomes.append(outcome)
+        if on_outcome is not None:
+            on_outcome(outcome)
+    settings = {
+        **budget, "seed": seed, "trained_on": len(noisy), "scored": len(pairs) or len(noisy),
+        "recipes": {recipe.name: dict(recipe.settings) for recipe in recipes},
+    }  # fmt: skip
+    convention = CONVENTION if pairs else MASKED_CONVENTION
+    return Comparison(outcomes, settings, convention, shown.picture(), interrupted)
+
+
+def masked_score(
+    denoiser: AsymmetricMaskDenoiser, image: Array, *, seed: int = 0, passes: int | None = None
+) -> float:
+    """Return how well pixels are predicted from the others, in dB; it needs no clean picture.
+
+    One pixel in 8 x 8 is taken out of the picture, predicted by whatever `denoise` does, and
+    compared with its own noisy value; of large pictures the middle 256 x 256. The number compares
+    recipes of any scheme, stride or network on the same picture (Batson and Royer 2019, for any
+    function). Where noise is alike in neighbouring pixels, it favours those that copy noise.
+
+    Args:
+        denoiser: a trained one.
+        image: (H, W) or (H, W, C), noisy, as `denoise` takes it.
+        seed: of the pixels and of the masks.
+        passes: of `denoise`.
+    """
+    unit = _middle(image)
+    low, high = denoiser.value_range or (0.0, 1.0)
+    if unit.dtype.kind != "f":
+        unit = low + (high - low) * (unit.astype(np.float32) / np.float32(np.iinfo(unit.dtype).max))
+    row, column = np.random.default_rng(seed).integers(0, _PERIOD, 2)
+    places = (slice(row, None, _PERIOD), slice(column, None, _PERIOD))
+    holed = unit.astype(np.float32)
+    holed[places] = np.nan
+    predicted = denoiser.denoise(holed, nan="mask", seed=seed, passes=passes)
+    return float(psnr(predicted[places], unit[places].astype(np.float32), data_range=high - low))
+
+
+def _check(
+    recipes: Sequence[Recipe], noisy: Sequence[Path], minutes: float | None, steps: int | None
+) -> None:
+    if (minutes is None) == (steps is None):
+        raise SettingError("give one budget, minutes or steps, for all recipes: steps=2000")
+    names = [recipe.name for recipe in recipes]
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise SettingError(f"two recipes are called '{twins[0]}'; give them names of their own")
+    if not recipes or not noisy:
+        raise DataError("there is nothing to compare: a recipe and a noisy picture are needed")
+
+
+def _take(denoiser: AsymmetricMaskDenoiser, source: AsymmetricMaskDenoiser) -> None:
+    """Give a denoiser the weights and the record of one that was trained alike."""
+    device = next(source.backbone.parameters()).device
+    denoiser.backbone.to(device).load_state_dict(source.backbone.state_dict())
+    denoiser.value_range, denoiser.fit_record = source.value_range, source.fit_record
+    denoiser.eval()
+
+
+def _score(
+    outcome: Outcome,
+    denoiser: AsymmetricMaskDenoiser,
+    pairs: Sequence[Pair],
+    noisy: Sequence[Path],
+    seed: int,
+) -> None:
+    """Fill in the numbers of an outcome."""
+    record, numbers = denoiser.fit_record, outcome.numbers
+    numbers["parameters"] = sum(one.numel() for one in denoiser.backbone.parameters())
+    numbers["steps"], numbers["training_seconds"] = record["steps"], record["seconds"]
+    if not pairs:
+        for path in spread(noisy, _MOST):
+            start = time.perf_counter()
+            decibel = masked_score(denoiser, read_image(path).pixels, seed=seed)
+            seconds = time.perf_counter() - start
+            outcome.images.append({"image": path.name, "masked": decibel, "seconds": seconds})
+        numbers["masked"] = float(np.mean([one["masked"] for one in outcome.images]))
+        numbers["seconds"] = float(np.mean([one["seconds"] for one in outcome.images]))
+        return
+    kept: list[float] = []
+
+    def run(pixels: Array) -> Array:
+        result: Array = denoiser.denoise(pixels, seed=seed)
+        low, high = denoiser.value_range or (0.0, 1.0)
+        scale = high - low if pixels.dtype.kind == "f" else None
+        kept.append(min(float(psnr(result, pixels, data_range=scale)), 200.0))
+        return result
+
+    found = evaluate_pairs(pairs, denoise=run, value_range=denoiser.value_range)
+    if found.failures:
+        raise DataError(f"cannot score {found.failures[0]}")
+    numbers.update(found.mean)
+    numbers["psnr_to_input"], numbers["worse"] = float(np.mean(kept)), len(found.worse)
+    outcome.images = [
+        {**row, "psnr_to_input": change}
+        for row, change in zip(found.to_dict()["images"], kept, strict=True)
+    ]
+
+
+def _compare_to_first(outcome: Outcome, before: Sequence[Outcome]) -> None:
+    """Fill in the mean difference of PSNR to the first recipe, and its interval over scenes."""
+    first = next((one for one in before if "psnr" in one.numbers), None)
+    if first is None or "psnr" not in outcome.numbers:
+        return
+    gains = [a["psnr"] - b["psnr"] for a, b in zip(outcome.images, first.images, strict=True)]
+    scenes = [re.sub(r"_+\d+$", "", pair_name(one["image"])) for one in outcome.images]
+    low, high = interval_over_scenes(gains, scenes)
+    outcome.numbers.update(gain=float(np.mean(gains)), gain_low=low, gain_high=high)
+
+
+def interval_over_scenes(
+    differences: Sequence[float], scenes: Sequence[str], *, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % interval of a mean difference: whole scenes drawn with replacement.
+
+    Pictures of one scene are alike, so that they are no independent measurements.
+
+    >>> interval_over_scenes([0.1, 0.1, 0.3], ["a", "a", "a"])
+    (0.16666666666666666, 0.16666666666666666)
+    """
+    names = sorted(set(scenes))
+    groups = [[d for d, s in zip(differences, scenes, strict=True) if s == name] for name in names]
+    sums, counts = np.array([sum(g) for g in groups]), np.array([len(g) for g in groups])
+    picked = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))
+    means = sums[picked].sum(1) / counts[picked].sum(1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def _middle(image: Array) -> Array:
+    top, left = (max(0, (side - _SIDE) // 2) for side in image.shape[:2])
+    return image[top : top + _SIDE, left : left + _SIDE]
+
+
+def _channels(pixels: Array) -> int:
+    return int(pixels.shape[2]) if pixels.ndim == 3 else 1
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name)
+
+
+def write_comparison(found: Comparison, folder: str | Path) -> Path:
+    """Write results.json, results.csv and crops.png into a folder, and return it.
+
+    Raises:
+        ImageWriteError: a file cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite(found.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(folder / "results.json", text + "\n")
+    write_text(folder / "results.csv", found.to_csv())
+    if found.crops is not None:
+        write_image(folder / "crops.png", ImageFile(found.crops))
+    return folder
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values with None in the place of infinite numbers, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

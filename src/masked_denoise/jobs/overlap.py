@@ -1,0 +1,84 @@
+"""Three stages for each of many things, at the same time: one read, one worked on, one written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+Result = TypeVar("Result")
+
+IN_FLIGHT = 3  # items between the beginning of their reading and the end of their writing
+
+
+def overlap(
+    items: Iterable[Item],
+    read: Callable[[Item], Input],
+    work: Callable[[Item, Input], Output],
+    write: Callable[[Item, Output], Result],
+    report: Callable[[Item, Callable[[], Result]], None],
+) -> None:
+    """Take every item through `read`, `work` and `write`, which run at the same time.
+
+    `work` and `report` are called in this thread, `read` and `write` in one thread each. At most
+    `IN_FLIGHT` items are held: the next one is read, and the last one written, while one is worked
+    on. What was worked on is written and reported whatever happens afterwards, Ctrl-C included.
+
+    Args:
+        items: each is taken when its reading begins.
+        read: what `work` gets.
+        work: what `write` gets.
+        write: what the outcome returns.
+        report: called with every item, in their order, and its outcome: a function that returns
+            what `write` did, or raises what any of the three raised. What `report` raises itself
+            ends the run.
+
+    >>> overlap("ab", str.upper, lambda item, x: x * 2, lambda item, x: x + item,
+    ...         lambda item, outcome: print(item, outcome()))
+    a AAa
+    b BBb
+    """
+    rest = iter(items)
+    ahead: deque[tuple[Item, Future[Input]]] = deque()
+    behind: deque[tuple[Item, Future[Result]]] = deque()
+    reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
+    writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+
+    def begin() -> None:
+        for item in islice(rest, 1):
+            ahead.append((item, reader.submit(read, item)))
+
+    def worked(item: Item, coming: Future[Input]) -> Future[Result]:
+        try:
+            return writer.submit(write, item, work(item, coming.result()))
+        except Exception as error:  # the outcome of this item, raised where it is asked for
+            failed: Future[Result] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def end_first() -> None:
+        wait([behind[0][1]])  # Ctrl-C here leaves it in its place
+        item, going = behind.popleft()
+        report(item, going.result)
+
+    try:
+        begin()
+        while ahead:
+            item, coming = ahead.popleft()
+            begin()
+            behind.append((item, worked(item, coming)))
+            while behind and (len(behind) > 1 or behind[0][1].done()):
+                end_first()
+    finally:
+        reader.shutdown(wait=False, cancel_futures=True)
+        try:
+            while behind:
+                end_first()
+        finally:
+            writer.shutdown()
+            reader.shutdown()

@@ -1,0 +1,268 @@
+"""Distillation: a student learns in one pass what the teacher makes of noisy images in many."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError, SettingError
+from ..scheme import Key, Purpose, hash_key
+from .batches import Batches, pictures_of
+from .crops import CropBatches
+from .loop import train
+from .pictures import Array, Pictures, image_of, pictures_in_memory, split
+from .settings import BUDGETS, FitOptions, FitSettings
+from .student import StudentTrainer, check_student, split_settings
+
+if TYPE_CHECKING:
+    from ..denoiser import AsymmetricMaskDenoiser
+
+WINDOW = 512  # sides in pixels of what is taken from pictures that are too many to take whole
+MEGAPIXELS = 32.0
+TURNS = 8  # orientations over which a student is averaged for the targets of the next round
+
+Denoise = Callable[[Array], Array]
+
+
+def distill(
+    teacher: AsymmetricMaskDenoiser,
+    noisy: object,
+    *,
+    student: AsymmetricMaskDenoiser | nn.Module | str = "fast-student",
+    student_args: dict[str, Any] | None = None,
+    passes: int | None = None,
+    rounds: int = 1,
+    megapixels: float = MEGAPIXELS,
+    **settings: Any,
+) -> AsymmetricMaskDenoiser:
+    """Return a trained student; see `AsymmetricMaskDenoiser.distill`."""
+    told, options = split_settings(settings)
+    _check(rounds, megapixels, options)
+    made = _make_student(teacher, student, student_args, told.seed)
+    pictures = _pictures(noisy, teacher.channels, megapixels)
+    began = time.perf_counter()
+
+    def ask_teacher(picture: Array) -> Array:
+        result: Array = teacher.denoise(picture, passes=passes, seed=told.seed)
+        return result
+
+    windows = _windows(pictures, megapixels, told.seed)
+    pairs = [
+        _with_target(window, ask_teacher)
+        for window in _bar(windows, pictures, megapixels, options.progress)
+    ]
+    seconds = time.perf_counter() - began
+    for number in range(rounds):
+        last = number == rounds - 1
+        if number:
+            _look_again(pairs, made)
+        part = share_of_budget(told, rounds)
+        _train(made, pairs, part, options if last else replace(options, output=None))
+        if made.fit_record["stopped"] == "interrupted":
+            break
+    made.fit_record["distillation"] = {
+        "teacher_passes": teacher.passes if passes is None else passes,
+        "megapixels": round(sum(pair[0].size for pair in pairs) / 1e6, 3),
+        "teacher_seconds": round(seconds, 3),
+        "rounds": rounds,
+    }
+    if options.output is not None:
+        from ..checkpoint import save_model
+
+        save_model(made, options.output)
+    return made
+
+
+def _check(rounds: int, megapixels: float, options: FitOptions) -> None:
+    if not isinstance(rounds, int) or rounds < 1:
+        raise SettingError(f"rounds is {rounds!r}; 1 or more is needed")
+    if not megapixels > 0:
+        raise SettingError(f"megapixels is {megapixels!r}; a number above 0 is needed")
+    if rounds > 1 and options.resume:
+        raise SettingError(f"a run of {rounds} rounds cannot be resumed; use rounds=1")
+
+
+def _make_student(
+    teacher: AsymmetricMaskDenoiser,
+    student: AsymmetricMaskDenoiser | nn.Module | str,
+    arguments: dict[str, Any] | None,
+    seed: int,
+) -> AsymmetricMaskDenoiser:
+    """Return a new student for the teacher's pictures, or the one that was given, checked."""
+    from ..denoiser import AsymmetricMaskDenoiser
+
+    if not isinstance(student, AsymmetricMaskDenoiser):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return AsymmetricMaskDenoiser(
+                student, preset="student", channels=teacher.channels,
+                value_range=teacher.value_range, backbone_args=arguments,
+            )  # fmt: skip
+    check_student(student)
+    same = student.channels == teacher.channels and student.value_range == teacher.value_range
+    if arguments or not same:
+        raise SettingError(
+            f"the student has {student.channels} channels and value_range {student.value_range}, "
+            f"the teacher {teacher.channels} and {teacher.value_range}; they must be alike, and "
+            "student_args are for a network given by name"
+        )
+    return student
+
+
+# -- noisy images ---------------------------------------------------------------------------------
+
+
+def _pictures(noisy: Any, channels: int, megapixels: float) -> Pictures:
+    """Return the pictures in whatever `fit` takes; of loaders as many batches as are needed."""
+    pictures = pictures_of(noisy, channels)
+    if pictures is not None:
+        return pictures
+    if not isinstance(noisy, Iterable) or isinstance(noisy, bytes | dict):
+        raise DataError(
+            f"a {type(noisy).__name__} came as data; a folder, paths, arrays, tensors, a data set, "
+            "a DataLoader or another iterable of batches is needed"
+        )
+    arrays: list[Tensor | Array] = []
+    left = 1e6 * megapixels
+    for number, item in enumerate(noisy):
+        image = image_of(item)
+        found = split(image, channels, f"batch {number}")
+        arrays += [np.ascontiguousarray(np.moveaxis(array, 0, 2)) for array in found]
+        left -= sum(array[0].size for array in found)
+        if left <= 0:
+            break
+    return pictures_in_memory(arrays, channels)
+
+
+def windows_of(noisy: object, channels: int, megapixels: float, seed: int) -> list[Array]:
+    """Return noisy pictures (C, H, W) in their dtype, or windows of them where they are too many.
+
+    Args:
+        noisy: what `fit` takes.
+        channels: C.
+        megapixels: how many million pixels in all, about.
+        seed: of the choice of windows.
+
+    Raises:
+        DataError, SizeError, PixelError, ImageReadError: the images cannot be used.
+    """
+    return list(_windows(_pictures(noisy, channels, megapixels), megapixels, seed))
+
+
+def _windows(pictures: Pictures, megapixels: float, seed: int) -> Iterator[Array]:
+    """Yield the pictures (C, H, W), or windows spread evenly over them where they are too many."""
+    ends = list(itertools.accumulate(pictures.areas))
+    count = _count(pictures, megapixels)
+    if count is None:
+        yield from map(pictures.read, range(len(pictures)))
+        return
+    for number in range(count):
+        draws = [hash_key(Key(seed, Purpose.WINDOW, 3 * number + k)) / 2**32 for k in range(3)]
+        index = bisect_right(ends, (number + draws[0]) / count * ends[-1])
+        array = pictures.read(min(index, len(pictures) - 1))
+        row, col = (
+            int(draw * (max(0, side - WINDOW) + 1))
+            for draw, side in zip(draws[1:], array.shape[1:], strict=True)
+        )
+        yield array[:, row : row + WINDOW, col : col + WINDOW]
+
+
+def _count(pictures: Pictures, megapixels: float) -> int | None:
+    """Return how many windows to take, None for the pictures as they are.
+
+    A window is as large as its picture where that is smaller; pictures are drawn by their area.
+    """
+    total = sum(pictures.areas)
+    if total <= 1e6 * megapixels:
+        return None
+    pixels = sum(area * min(area, WINDOW**2) for area in pictures.areas) / total
+    return math.ceil(1e6 * megapixels / pixels)
+
+
+def _bar(
+    windows: Iterator[Array], pictures: Pictures, megapixels: float, progress: bool
+) -> Iterable[Array]:
+    from tqdm.auto import tqdm
+
+    total = _count(pictures, megapixels) or len(pictures)
+    bar: Iterable[Array] = tqdm(
+        windows, total=total, unit="picture", desc="teacher", disable=not progress
+    )
+    return bar
+
+
+# -- targets --------------------------------------------------------------------------------------
+
+
+def _with_target(window: Array, denoise: Denoise) -> Array:
+    """Return noisy pixels and their target, joined to (2C, H, W).
+
+    8 bits become 16, which are the same values on the 0..1 scale, with room for finer targets.
+    """
+    if window.dtype == np.uint8:
+        window = window.astype(np.uint16) * 257
+    elif window.dtype.kind == "f":
+        window = window.astype(np.float32)
+    return np.concatenate([window, denoised(window, denoise)])
+
+
+def _look_again(pairs: list[Array], student: AsymmetricMaskDenoiser) -> None:
+    """Move every target half the way to what the student makes, averaged over orientations."""
+
+    def ask_student(picture: Array) -> Array:
+        result: Array = student.denoise(picture, passes=TURNS)
+        return result
+
+    turns, student.turns = student.turns, True
+    try:
+        for pair in pairs:
+            noisy, target = np.split(pair, 2)
+            mean = (target.astype(np.float64) + denoised(noisy, ask_student)) / 2
+            pair[len(noisy) :] = np.rint(mean) if pair.dtype.kind in "iu" else mean
+    finally:
+        student.turns = turns
+
+
+def denoised(window: Array, denoise: Denoise) -> Array:
+    """Return (C, H, W) denoised."""
+    picture: Array = np.ascontiguousarray(np.moveaxis(window, 0, 2))
+    made: Array = np.moveaxis(denoise(picture), 2, 0)
+    return made
+
+
+# -- training -------------------------------------------------------------------------------------
+
+
+def share_of_budget(settings: FitSettings, rounds: int) -> FitSettings:
+    """Return the settings of one round, with its share of the budget."""
+    budget = next(name for name in BUDGETS if getattr(settings, name) is not None)
+    share = getattr(settings, budget) / rounds
+    return replace(settings, **{budget: math.ceil(share) if budget == "steps" else share})
+
+
+def _train(
+    student: AsymmetricMaskDenoiser,
+    pairs: list[Array],
+    settings: FitSettings,
+    options: FitOptions,
+) -> None:
+    """Train on crops of noisy pixels and targets alike."""
+    areas = [pair[0].size for pair in pairs]
+    shortest = min(side for pair in pairs for side in pair.shape[1:])
+    pictures = Pictures(pairs.__getitem__, areas, shortest, arrays=pairs)
+
+    def make_batches(process: tuple[int, int]) -> Batches:
+        batches = CropBatches(pictures, settings, hold_out=False, process=process)
+        batches.value_range = student.value_range
+        return batches
+
+    train(StudentTrainer, student, make_batches, settings, options)

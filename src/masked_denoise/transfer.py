@@ -1,0 +1,23 @@
+"""Copies between the host and a GPU, through memory that the GPU can read and write by itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; to a GPU it is copied while the CPU goes on."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
+def to_host(x: Tensor) -> Tensor:
+    """Return a tensor on the host, whole; one from a GPU lies in pinned memory."""
+    if x.device.type != "cuda":
+        return x.cpu()
+    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    host.copy_(x, non_blocking=True)
+    torch.cuda.current_stream(x.device).synchronize()
+    return host

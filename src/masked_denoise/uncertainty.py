@@ -1,0 +1,66 @@
+"""How far the mask draws that `denoise` averages lie apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import SettingError
+from .scheme import NothingHidden
+from .values import Form, from_batch
+
+if TYPE_CHECKING:
+    from .denoiser import AsymmetricMaskDenoiser
+
+
+class Spread:
+    """Standard deviation of one draw, from several that come one after another (Welford 1962).
+
+    Args:
+        like: (B, C, H, W), of the same shape and device as the draws.
+
+    >>> spread = Spread(torch.zeros(1, 1, 1, 1))
+    >>> for value in (1.0, 2.0, 4.0):
+    ...     spread.add(torch.full((1, 1, 1, 1), value))
+    >>> round(float(spread.deviation() ** 2), 4)
+    2.3333
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.number = 0
+        self.mean = torch.zeros_like(like, dtype=torch.float32)
+        self.squares = torch.zeros_like(self.mean)  # of the distances from the mean
+
+    def add(self, draw: Tensor) -> None:
+        """Take in one draw (B, C, H, W)."""
+        self.number += 1
+        before = draw - self.mean
+        self.mean += before / self.number
+        self.squares += before * (draw - self.mean)
+
+    def deviation(self) -> Tensor:
+        """Return the sample standard deviation (B, C, H, W), float32; of two draws or more."""
+        return (self.squares / (self.number - 1)).sqrt()
+
+
+def check_draws(denoiser: AsymmetricMaskDenoiser, passes: int) -> None:
+    """Raise SettingError where the passes of a denoiser cannot lie apart."""
+    scheme = denoiser.scheme.inference or denoiser.scheme
+    if isinstance(scheme, NothingHidden) and not denoiser.turns:
+        raise SettingError(
+            f"return_std needs passes that differ, and {scheme!r} hides nothing: ask the teacher "
+            "of this student, or set denoiser.turns = True to compare orientations"
+        )
+    if passes < 2:
+        raise SettingError(f"passes is {passes}; return_std=True needs 2 or more, better passes=8")
+
+
+def deviation_of(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
+    """Return a standard deviation (B, C, H, W) in the scale and layout of its picture, float32."""
+    plain = replace(form, dtype="float32", low=0.0, scale=1.0, byte_order="=")
+    return from_batch(batch * form.scale, plain)

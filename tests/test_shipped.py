@@ -1,0 +1,78 @@
+"""The model that comes with the package: it is there, small, good, and what the command takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from masked_denoise import AsymmetricMaskDenoiser, from_pretrained
+from masked_denoise.errors import SettingError, WeightsError
+from masked_denoise.images import read_image
+from masked_denoise.jobs.batch import is_for_shipped, shipped_models
+from masked_denoise.jobs.survey import Picture
+from masked_denoise.metrics import score
+from masked_denoise.pretrained.shipped import SHIPPED, as_grey, load_shipped
+from masked_denoise.samples import list_samples, sample_path
+
+
+def test_it_is_at_most_five_megabytes_and_says_where_it_comes_from() -> None:
+    for model in SHIPPED.values():
+        files = list(model.folder.iterdir())
+        assert sum(file.stat().st_size for file in files) < 5e6
+        loaded = from_pretrained(model.name)
+        assert loaded.card["license"] == model.license
+        assert loaded.card["training_data"] == model.training_data
+        assert model.license in (model.folder / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", list_samples())
+def test_samples_gain_at_least_two_decibels(name: str) -> None:
+    noisy, clean = (read_image(sample_path(name, clean=which)).pixels for which in (False, True))
+    denoised = load_shipped().denoise(noisy)
+    assert score(denoised, clean)["psnr"] > score(noisy, clean)["psnr"] + 2
+
+
+def test_clean_pictures_are_left_nearly_as_they_are() -> None:
+    clean = read_image(sample_path("lighthouse", clean=True)).pixels
+    assert score(load_shipped().denoise(clean), clean)["psnr"] > 38
+
+
+def test_grey_is_what_equal_colours_give() -> None:
+    model = load_shipped()
+    grey = torch.rand(1, 50, 61, generator=torch.Generator().manual_seed(0))
+    wanted = model.denoise(grey.expand(3, -1, -1)).mean(0, keepdim=True)
+    assert torch.allclose(as_grey(model).denoise(grey), wanted, atol=1e-5)
+    with pytest.raises(SettingError, match="'fast-student' and 3"):
+        as_grey(AsymmetricMaskDenoiser(torch.nn.Conv2d(3, 3, 3, padding=1)))
+
+
+def test_only_integers_of_one_or_three_channels_are_for_it() -> None:
+    def picture(channels: int, dtype: str) -> Picture:
+        return Picture(Path("a.png"), 40, 40, channels, dtype)
+
+    assert is_for_shipped([picture(3, "uint8"), picture(1, "uint16")])
+    assert not is_for_shipped([picture(3, "uint8"), picture(3, "float32")])
+    assert not is_for_shipped([picture(4, "uint8")])
+    models = shipped_models([picture(1, "uint8"), picture(2, "uint8"), picture(3, "uint8")])
+    assert {channels: model.channels for channels, model in models.items()} == {1: 1, 3: 3}
+    assert shipped_models([picture(2, "uint8")]) == {}
+
+
+def test_names_that_could_mean_two_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingError, match="neither revisions"):
+        from_pretrained("camera-small@main")
+    with pytest.raises(WeightsError, match="did you mean 'camera-small'"):
+        from_pretrained("camera-smal")
+    (tmp_path / "camera-small").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingError, match="local-dir:camera-small"):
+        from_pretrained("camera-small")
+
+
+def test_sixteen_bits_and_odd_sizes_come_back_as_they_came() -> None:
+    noisy = (np.random.default_rng(0).random((37, 51, 3)) * 65535).astype(np.uint16)
+    denoised = load_shipped().denoise(noisy)
+    assert (denoised.shape, denoised.dtype) == (noisy.shape, noisy.dtype)
