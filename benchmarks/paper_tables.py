@@ -194,7 +194,7 @@ def table(found: Comparison, args: argparse.Namespace, budget: str) -> str:
     return (
         f"{rows}\n\nBudget of each: {budget}, seed {args.seed}; base {args.base}{backbone}; "
         f"{found.settings['trained_on']} noisy pictures trained on, {found.settings['scored']} "
-        f"scored, fitted on the test noise. {found.convention}."
+        f"scored, fitted on the test noise. Scores: {found.convention}."
     )
 
 

@@ -104,24 +104,24 @@ def careamics_n2v(pictures: Pictures, settings: Settings) -> Iterator[tuple[str,
     """Noise2Void of CAREamics, one network trained on all the pictures."""
     import torch
     from careamics import CAREamist
-    from careamics.config import create_n2v_configuration
+    from careamics.config import create_n2v_config
 
     torch.set_num_threads(1)
     names = list(pictures)
     stack = np.stack([pictures[name] for name in names]).astype(np.float32)
-    config = create_n2v_configuration(
+    config = create_n2v_config(
         "peers", data_type="array", axes="SYXC", n_channels=3, patch_size=[64, 64],
         batch_size=16, num_epochs=settings["epochs"],
     )  # fmt: skip
-    careamist = CAREamist(config, work_dir=settings["work"])
-    careamist.train(train_source=stack, val_minimum_split=1)
+    careamist = CAREamist(config, work_dir=settings["work"], enable_progress_bar=False)
+    careamist.train(train_data=stack)
     yield "", stack[0]  # the end of training
     for name, picture in zip(names, stack, strict=True):
-        found = careamist.predict(
+        found, _ = careamist.predict(
             picture[None], axes="SYXC", data_type="array", tile_size=(256, 256),
-            tile_overlap=(48, 48), tta_transforms=False,
+            tile_overlap=(48, 48),
         )  # fmt: skip
-        clean = np.squeeze(np.asarray(found[0] if isinstance(found, list) else found))
+        clean = np.squeeze(np.asarray(found[0]))
         yield name, eight_bit((clean if clean.shape[-1] == 3 else np.moveaxis(clean, 0, -1)) / 255)
 
 
@@ -135,7 +135,7 @@ def autoden_n2v(pictures: Pictures, settings: Settings) -> Iterator[tuple[str, n
     stack = np.stack([np.moveaxis(pictures[name], -1, 0) for name in names]) / np.float32(255)
     network = autoden.NetworkParamsUNet(n_features=16, n_channels_in=3, n_channels_out=3)
     denoiser = autoden.N2V(model=network)
-    data = denoiser.prepare_data(stack)
+    data = denoiser.prepare_data(stack, channel_axis=1)
     denoiser.train(*data, epochs=settings["epochs"], learning_rate=1e-3)
     yield "", stack[0]
     for name, picture in zip(names, stack, strict=True):

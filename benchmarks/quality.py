@@ -1,6 +1,10 @@
-"""Fit on noisy photographs, denoise those that have a clean twin, and score them.
+r"""Fit on noisy photographs, denoise those that have a clean twin, and score them.
 
     python benchmarks/quality.py NOISY CLEAN -o runs/five --minutes 5
+    python benchmarks/quality.py NOISY CLEAN -o runs/small --model camera-small
+    python benchmarks/quality.py NOISY CLEAN -o runs/adapted --model camera-small --adapt 3
+    python benchmarks/quality.py NOISY CLEAN -o runs/fresh --preset student --adapt 6 \
+        --fit '{"rounds": 2}'
 
 Only NOISY is trained on; CLEAN is for measuring. Pictures pair by stem (`_real`, `_mean`, `_noisy`,
 `_clean`, `_gt` dropped). The folder gets the denoised pictures as PNG, the model, and results.json:
@@ -25,7 +29,7 @@ import torch
 
 from masked_denoise import AsymmetricMaskDenoiser, __version__
 from masked_denoise.evaluate import Pair, evaluate_pairs, find_pairs, pair_name
-from masked_denoise.images import read_image, write_image
+from masked_denoise.images import find_images, read_image, write_image
 
 
 def main() -> None:
@@ -71,6 +75,8 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--preset")
     ask.add_argument("--model", help="score this saved model instead of fitting one")
     ask.add_argument("--minutes", type=float)
+    ask.add_argument("--adapt", type=float, help="minutes to adapt a student")
+    ask.add_argument("--also", nargs="*", default=[], help="more noisy folders to adapt to")
     ask.add_argument("--steps", type=int)
     ask.add_argument("--fit", default="{}", help='more arguments of fit, as JSON: {"crop": 96}')
     ask.add_argument("--denoiser", default="{}", help="more arguments of the denoiser, as JSON")
@@ -81,18 +87,33 @@ def arguments() -> argparse.Namespace:
 
 
 def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
-    if args.model:
-        denoiser = AsymmetricMaskDenoiser.from_pretrained(args.model)
-        for name, value in json.loads(args.denoiser).items():
-            setattr(denoiser, name, value)
-        return denoiser
     torch.manual_seed(args.seed)
+    if args.adapt:
+        backbone = "fast-student" if args.preset == "student" else args.backbone
+        student = (
+            AsymmetricMaskDenoiser.from_pretrained(args.model)
+            if args.model
+            else AsymmetricMaskDenoiser(backbone, preset=args.preset)
+        )
+        noisy = [path for path, _ in find_images([args.noisy, *args.also])]
+        student.adapt(noisy, minutes=args.adapt, seed=args.seed, **json.loads(args.fit))
+        student.save_pretrained(folder / "model")
+        return with_settings(student, args)
+    if args.model:
+        return with_settings(AsymmetricMaskDenoiser.from_pretrained(args.model), args)
     denoiser = AsymmetricMaskDenoiser(
         args.backbone, preset=args.preset, **json.loads(args.denoiser)
     )
     budget = {"minutes": args.minutes, "steps": args.steps}
     denoiser.fit(args.noisy, seed=args.seed, **budget, **json.loads(args.fit))
     denoiser.save_pretrained(folder / "model")
+    return denoiser
+
+
+def with_settings(denoiser: AsymmetricMaskDenoiser, args: argparse.Namespace) -> Any:
+    """Return the denoiser with the settings of --denoiser, for denoising."""
+    for name, value in json.loads(args.denoiser).items():
+        setattr(denoiser, name, value)
     return denoiser
 
 

@@ -27,7 +27,7 @@ from masked_denoise.probe import is_blind, probe
 
 PACKAGE = "masked_denoise.backbones."
 PLACES = [(0, 0, 0), (1, 17, 3), (2, 31, 63), (0, 16, 40)]
-BUILT_IN = ["dbsn", "deamnet", "dncnn", "fast-unet", "nafnet", "restormer", "unet"]
+BUILT_IN = ["dbsn", "deamnet", "dncnn", "fast-student", "fast-unet", "nafnet", "restormer", "unet"]
 U_NETS = ["fast-unet", "unet"]
 SMALL: dict[str, dict[str, object]] = {"unet": {"width": 8}}  # arguments that keep the tests fast
 

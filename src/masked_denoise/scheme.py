@@ -387,6 +387,10 @@ class NothingHidden(MaskScheme):
     def __init__(self, *, blind: bool = True) -> None:
         self.blind = blind
 
+    def settings(self) -> dict[str, object]:
+        """Return the JSON-able arguments that make this scheme again."""
+        return {} if self.blind else {"blind": False}
+
     def label(self, grid: Grid, key: Key) -> Tensor:
         """Return zeros: uint8 (N, 1, h, w)."""
         return torch.zeros(grid.shape, dtype=torch.uint8, device=grid.device)

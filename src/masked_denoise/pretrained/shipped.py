@@ -105,4 +105,4 @@ def as_grey(model: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
 
 def _by_colour(weight: Tensor, dim: int) -> Tensor:
     """Return weights whose dimension of (3 colours x 4 phases) is taken apart, colours first."""
-    return weight.unflatten(dim, (3, 4))
+    return weight.reshape(*weight.shape[:dim], 3, 4, *weight.shape[dim + 1 :])
