@@ -241,7 +241,7 @@ def perceptual(wanted: bool) -> tuple[Callable[..., float] | None, str]:
             torch.from_numpy(one).permute(2, 0, 1)[None] / 127.5 - 1 for one in (picture, clean)
         )
         with torch.no_grad():
-            return float(network(*(one / 127.5 - 1 for one in both)))
+            return float(network(*both))
 
     return distance, "LPIPS 0.1, AlexNet"
 

@@ -299,3 +299,12 @@ def test_on_a_gpu() -> None:
             assert result.device == image.device
             torch.testing.assert_close(result, expected, atol=tolerance, rtol=0)
     assert denoiser.denoise(image.cuda()).is_cuda
+
+
+def test_a_network_that_works_in_place_leaves_the_picture_alone() -> None:
+    network = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(1, 1, 3, padding=1))
+    student = AsymmetricMaskDenoiser(network, preset="student", channels=1)
+    picture = torch.randn(1, 20, 20, generator=torch.Generator().manual_seed(0))
+    before = picture.clone()
+    student.denoise(picture)
+    assert torch.equal(picture, before)

@@ -56,6 +56,9 @@ def test_only_integers_of_one_or_three_channels_are_for_it() -> None:
     assert is_for_shipped([picture(3, "uint8"), picture(1, "uint16")])
     assert not is_for_shipped([picture(3, "uint8"), picture(3, "float32")])
     assert not is_for_shipped([picture(4, "uint8")])
+    twelve_bits = Picture(Path("a.tif"), 40, 40, 1, "uint16", brightest=4095 / 65535)
+    assert not is_for_shipped([twelve_bits])
+    assert is_for_shipped([twelve_bits, picture(1, "uint16")])
     models = shipped_models([picture(1, "uint8"), picture(2, "uint8"), picture(3, "uint8")])
     assert {channels: model.channels for channels, model in models.items()} == {1: 1, 3: 3}
     assert shipped_models([picture(2, "uint8")]) == {}

@@ -63,8 +63,8 @@ class NetworkCalls:
         device: of the images and the network.
         precision: "float32"; "bf16" or "fp16" for automatic mixed precision; or "auto": bf16 on
             GPUs that compute in it, elsewhere float32, which gives the same picture on any CPU. A
-            network whose weights are not float32 runs in their dtype, and an autocast of the
-            caller stays in force, unless another precision than "auto" is given.
+            network whose weights are not float32 runs in their dtype with "auto" and "float32". An
+            autocast of the caller stays in force with "auto".
         compile: whether the network is compiled by `torch.compile`, once for a denoiser.
 
     Raises:
@@ -249,6 +249,8 @@ def predict(
     ]
     if len(views) == 1:
         seen = views[0].to(dtype).contiguous(memory_format=layout)
+        if seen.data_ptr() == jobs[0][0].data_ptr():  # a network may work in place
+            seen = seen.clone()
     else:
         number, *rest = views[0].shape
         seen = torch.empty(

@@ -62,7 +62,7 @@ class CameraNoise:
         highest = {"coarse": 1.0, "quality": 100.0, "sigma": 1.0}
         for name in ("sigma", "chroma", "grain", "blotches", "coarse", "quality"):
             low, high = getattr(self, name)
-            floor = 0 if name in ("coarse", "grain", "blotches") else 1e-9
+            floor = {"sigma": 1e-9, "chroma": 1e-9, "quality": 1}.get(name, 0)
             if not floor <= low <= high <= highest.get(name, math.inf):
                 raise SettingError(
                     f"{name} is {(low, high)}; (lowest, highest) with {floor} <= lowest <= highest "

@@ -9,7 +9,10 @@ from torch import Tensor
 def to_device(x: Tensor, device: torch.device) -> Tensor:
     """Return a tensor on a device; to a GPU it is copied while the CPU goes on."""
     if device.type == "cuda" and x.device.type == "cpu":
-        return x.pin_memory().to(device, non_blocking=True)
+        pinned = torch.empty(
+            x.shape, dtype=x.dtype, pin_memory=True
+        )  # dense, however x is laid out
+        return pinned.copy_(x).to(device, non_blocking=True)
     return x.to(device)
 
 

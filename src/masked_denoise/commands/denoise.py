@@ -247,7 +247,8 @@ def _tell_scores(
     known = [task for task in results if task.source in partners]
     if not known or terminal.quiet:
         return
-    value_range = next((model.value_range for model in models.values()), None)
+    ranges = (model.value_range for model in models.values())
+    value_range = next((one for one in ranges if one is not None), None)
     before, after = (
         evaluate_pairs(
             [Pair(task.name, getattr(task, side), partners[task.source]) for task in known],

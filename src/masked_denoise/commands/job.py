@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import SettingError
 from ..pretrained.shipped import DEFAULT_MODEL
 from .terminal import Terminal, duration, plain
 
@@ -61,8 +62,12 @@ def given_models(request: Request) -> Models:
 
     Nothing is trained here: whatever is wrong with a name is told at once.
     """
+    from ..training.student import check_student
+
     if request.model is not None:
         denoiser = load_model(request.model, request.device)
+        if request.adapt is not None:
+            check_student(denoiser)
         return {denoiser.channels: denoiser}
     from ..backbones import backbone_info
     from ..presets import preset
@@ -118,14 +123,25 @@ def ready_models(
 
     models = dict(given)
     if not models and request.wants_shipped:
-        models = shipped_models(pictures)
+        models = shipped_models(pictures, request.device)
         if models:
+            hint = " --fit 5 fits a model on these pictures alone." * (request.adapt is None)
             request.terminal.note(
-                f"No --model given: taking {DEFAULT_MODEL}, which comes with the package. "
-                "--adapt 3 adapts it to these pictures, --fit 5 fits a model on them alone."
+                f"No --model given: taking {DEFAULT_MODEL}, which comes with the package.{hint}"
             )
     rest = [one for one in pictures if one.channels not in models]
+    if rest and request.adapt is not None:
+        raise SettingError(
+            f"{rest[0].path} and pictures like it ({rest[0].channels} channels of {rest[0].dtype}) "
+            f"are none that {DEFAULT_MODEL} is made for, so nothing can be adapted to them; leave "
+            "them out, or give --fit"
+        )
     if rest:
+        if request.wants_shipped:
+            request.terminal.note(
+                f"{DEFAULT_MODEL} is for grey and colour pictures of integers that use their "
+                "scale; there are others, which get a model of their own."
+            )
         models.update(fit(request, rest, minutes or request.minutes or FIT_MINUTES))
     if request.adapt is not None:
         budget = minutes or request.adapt
@@ -136,10 +152,12 @@ def ready_models(
             progress=not request.terminal.quiet,
         )  # fmt: skip
         for model in models.values():
-            score = model.fit_record["score"]
-            if score["after"] < score["before"]:
+            score = model.fit_record.get("score")
+            if score and score["after"] < score["before"]:
                 request.terminal.note("The adapted model was not better: it stays as it was.")
         _keep(request, models)
+        if any(model.fit_record.get("stopped") == "interrupted" for model in models.values()):
+            raise KeyboardInterrupt
     return models
 
 

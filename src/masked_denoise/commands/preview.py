@@ -31,7 +31,8 @@ def show_preview(request: Request, plan: Plan) -> bool:
     if target.resolve() in {task.source.resolve() for task in plan.tasks}:
         raise SettingError(f"the preview would replace the input {target}; choose another folder")
     whole = training_minutes(request, group)
-    short, fitting = min(whole, PREVIEW_MINUTES), 60 * whole * len(groups)
+    short = min(whole, PREVIEW_MINUTES)
+    fitting = 60 * sum(training_minutes(request, one) for one in groups.values())
     models = ready_models(request, models, group, short)
     denoiser = models[chosen.channels]
     made = make_preview(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Models = Mapping[int, "AsymmetricMaskDenoiser"]
 
+DIM = 0.3  # the brightest pixel of 14 bits stored in 16 stands at a quarter of the scale
+
 _FULL = [getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS")]  # for all files
 
 
@@ -110,24 +112,32 @@ def fit_models(
 
 
 def is_for_shipped(pictures: Sequence[Picture]) -> bool:
-    """Return whether the model that comes with the package is made for such pictures."""
-    return all(one.channels in (1, 3) and not one.dtype.startswith("float") for one in pictures)
+    """Return whether the model that comes with the package is made for such pictures.
+
+    These are grey and colour pictures of integers. What values floats have, it cannot know; and
+    where all pictures of 16 bits leave the upper part of their scale empty, as 12 bits stored in 16
+    do, they look black to it.
+    """
+    deep = [one.brightest for one in pictures if one.dtype != "uint8"]
+    known = all(one.channels in (1, 3) and not one.dtype.startswith("float") for one in pictures)
+    return known and (not deep or max(deep) > DIM)
 
 
-def shipped_models(pictures: Sequence[Picture]) -> dict[int, AsymmetricMaskDenoiser]:
+def shipped_models(
+    pictures: Sequence[Picture], device: str | None = None
+) -> dict[int, AsymmetricMaskDenoiser]:
     """Return the model that comes with the package, for each kind of pictures that it is made for.
-
-    These are grey and colour pictures of integers; what values floats have, it cannot know.
 
     Args:
         pictures: from `survey`.
+        device: where the networks go; None for the CPU.
     """
     from ..pretrained.shipped import as_grey, load_shipped
 
     kinds = [channels for channels, group in by_channels(pictures).items() if is_for_shipped(group)]
     if not kinds:
         return {}
-    colour = load_shipped()
+    colour = load_shipped().to(device or "cpu")
     return {channels: colour if channels == 3 else as_grey(colour) for channels in kinds}
 
 
@@ -159,6 +169,8 @@ def adapt_models(
         if not usable:
             raise DataError(f"all {len(group)} pictures have NaN pixels; leave out --adapt")
         models[channels].adapt(usable, minutes=minutes, seed=seed, device=device, progress=progress)
+        if models[channels].fit_record["stopped"] == "interrupted":
+            return
 
 
 def denoise_files(

@@ -73,9 +73,9 @@ def run_demo(
         for name, source in sources.items()
     }
     pictures, _ = survey(sources.values())
-    budget = f"{minutes:g} minutes" if minutes is not None else f"{steps} steps"
+    budget = f"{steps} steps" if steps is not None else f"{minutes or 0:g} minutes"
     if minutes is None and steps is None:
-        models, origin = shipped_models(pictures), f"{DEFAULT_MODEL}, which never saw them"
+        models, origin = shipped_models(pictures, device), f"{DEFAULT_MODEL}, which never saw them"
     else:
         tell(f"fitting a model on the {len(names)} noisy samples, without their clean pictures")
         models = fit_models(

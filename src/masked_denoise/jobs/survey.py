@@ -19,7 +19,8 @@ from ..images import ImageFile, read_image
 class Picture:
     """A file that can be used: (H, W) or (H, W, C) pixels of type `dtype`, alpha not counted.
 
-    `finite` is False where pixels are NaN or infinite and that was allowed.
+    `finite` is False where pixels are NaN or infinite and that was allowed; `brightest` is the
+    highest value over that of the type, 1 for floats.
     """
 
     path: Path
@@ -28,6 +29,7 @@ class Picture:
     channels: int
     dtype: str
     finite: bool = True
+    brightest: float = 1.0
 
     @property
     def area(self) -> int:
@@ -112,7 +114,10 @@ def _picture(path: Path, image: ImageFile) -> Picture:
     pixels = image.pixels
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     finite = pixels.dtype.kind != "f" or bool(np.isfinite(pixels).all())
-    return Picture(path, pixels.shape[0], pixels.shape[1], channels, pixels.dtype.name, finite)
+    top = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else None
+    brightest = 1.0 if top is None else float(pixels.max()) / top
+    height, width = pixels.shape[:2]
+    return Picture(path, height, width, channels, pixels.dtype.name, finite, brightest)
 
 
 def _check(
