@@ -377,8 +377,9 @@ class AsymmetricMaskDenoiser(nn.Module):
                 spread evenly over the pictures are taken. Noisy pixels and targets are kept in
                 memory, 12 bytes a pixel in colour (24 for floats).
             settings: others of `fit`, by name: epochs, batch_size, crop, learning_rate, betas,
-                weight_decay, warmup_steps, ema_decay, clip_norm, loss ("l1" or "l2", the distance
-                to the target), augment, accumulate, mixed_precision, keep, patience, seed,
+                weight_decay, warmup_steps, ema_decay, clip_norm, loss (distance to
+                the target: "psnr", the default, under which quiet and noisy images count alike, "l1"
+                or "l2"), augment, accumulate, mixed_precision, keep, patience, seed,
                 validation, validate_every, output, save_every, resume, progress, log_with, device,
                 callback. Without `validation` the score is the PSNR against the teacher.
 
@@ -415,8 +416,8 @@ class AsymmetricMaskDenoiser(nn.Module):
 
         For the plain one-pass networks that `distill` makes and `from_pretrained("camera-small")`
         loads, and for new ones: `AsymmetricMaskDenoiser("fast-student", preset="student")`. The
-        student denoises the images as well as it can by now; made smaller, they have hardly any
-        noise left. On these, noise is simulated that is correlated as that of cameras is, and the
+        student denoises the images as well as it can by now; made smaller, they have less noise
+        still. On these, noise is simulated that is correlated as that of cameras is, and the
         student learns to remove it. The weights are kept as they were where the new ones are not
         better on simulated noise; `fit_record["score"]` tells both, in dB.
 
@@ -431,8 +432,8 @@ class AsymmetricMaskDenoiser(nn.Module):
                 gains from 2.
             megapixels: how many million pixels to look at. Of more, windows of 512 x 512 spread
                 evenly over the pictures are taken.
-            settings: others of `fit`, as for `distill`. Default learning rate 1e-3, for a new
-                student 2e-3.
+            settings: others of `fit`, as for `distill`, but no epochs: crops are drawn without
+                end. Default learning rate 1e-3, for a new student 2e-3.
 
         Raises:
             SettingError, UnknownNameError: an argument is out of range, not known, or the denoiser

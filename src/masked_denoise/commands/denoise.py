@@ -71,7 +71,9 @@ def denoise(
     preset: options.Preset = None,
     save_model: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Keep the fitted model.", rich_help_panel=FITTING),
+        typer.Option(
+            metavar="FOLDER", help="Keep what --fit or --adapt trained.", rich_help_panel=FITTING
+        ),
     ] = None,
     strength: options.Strength = 1.0,
     passes: options.Passes = None,

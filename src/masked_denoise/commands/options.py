@@ -42,7 +42,7 @@ Preset = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", metavar="NAME", help="A model: a folder that `train` or --save-model "
+        "--model", "-m", metavar="NAME", help="A model: a folder that `train`, `distill` or --save-model "
         "wrote, a name from `masked-denoise models`, or owner/name of the Hugging Face Hub.",
     ),
 ]  # fmt: skip
