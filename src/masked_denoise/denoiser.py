@@ -378,8 +378,8 @@ class AsymmetricMaskDenoiser(nn.Module):
                 memory, 12 bytes a pixel in colour (24 for floats).
             settings: others of `fit`, by name: epochs, batch_size, crop, learning_rate, betas,
                 weight_decay, warmup_steps, ema_decay, clip_norm, loss (distance to
-                the target: "psnr", the default, under which quiet and noisy images count alike, "l1"
-                or "l2"), augment, accumulate, mixed_precision, keep, patience, seed,
+                the target: "psnr", the default, under which quiet and noisy images count alike,
+                "l1" or "l2"), augment, accumulate, mixed_precision, keep, patience, seed,
                 validation, validate_every, output, save_every, resume, progress, log_with, device,
                 callback. Without `validation` the score is the PSNR against the teacher.
 

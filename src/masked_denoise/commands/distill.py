@@ -55,7 +55,9 @@ def distill(
     batch_size: Annotated[int | None, _setting("Crops a step.", min=1)] = None,
     crop: Annotated[int | None, _setting("Longest side of a crop.", min=1)] = None,
     learning_rate: Annotated[float | None, _setting("Highest learning rate.")] = None,
-    loss: Annotated[str | None, _setting("Distance to the teacher's results: psnr (the default), l1 or l2.")] = None,
+    loss: Annotated[
+        str | None, _setting("Distance to the teacher's results: psnr (the default), l1 or l2.")
+    ] = None,
     passes: Annotated[
         int | None,
         typer.Option(

@@ -42,8 +42,8 @@ Preset = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", metavar="NAME", help="A model: a folder that `train`, `distill` or --save-model "
-        "wrote, a name from `masked-denoise models`, or owner/name of the Hugging Face Hub.",
+        "--model", "-m", metavar="NAME", help="A model: a folder that `train`, `distill` or "
+        "--save-model wrote, a name from `masked-denoise models`, or owner/name on the Hub.",
     ),
 ]  # fmt: skip
 Passes = Annotated[
