@@ -21,8 +21,8 @@ import torch
 from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.images import find_images, read_image
 from masked_denoise.pretrained.shipped import DEFAULT_MODEL, SHIPPED
-from masked_denoise.training.adapt import train_on_simulated
 from masked_denoise.training.distill import denoised
+from masked_denoise.training.learn_noise import train_on_simulated
 from masked_denoise.training.simulated import smaller
 
 SAMPLES = ("kodim21", "kodim23")  # the samples of the package come from these

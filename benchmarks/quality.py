@@ -3,8 +3,7 @@ r"""Fit on noisy photographs, denoise those that have a clean twin, and score th
     python benchmarks/quality.py NOISY CLEAN -o runs/five --minutes 5
     python benchmarks/quality.py NOISY CLEAN -o runs/small --model camera-small
     python benchmarks/quality.py NOISY CLEAN -o runs/adapted --model camera-small --adapt 3
-    python benchmarks/quality.py NOISY CLEAN -o runs/fresh --preset student --adapt 6 \
-        --fit '{"rounds": 2}'
+    python benchmarks/quality.py NOISY CLEAN -o runs/fresh --learn-noise 6
 
 Only NOISY is trained on; CLEAN is for measuring. Pictures pair by stem (`_real`, `_mean`, `_noisy`,
 `_clean`, `_gt` dropped). The folder gets the denoised pictures as PNG, the model, and results.json:
@@ -75,7 +74,8 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--preset")
     ask.add_argument("--model", help="score this saved model instead of fitting one")
     ask.add_argument("--minutes", type=float)
-    ask.add_argument("--adapt", type=float, help="minutes to adapt a student")
+    ask.add_argument("--adapt", type=float, help="minutes to adapt --model, a student")
+    ask.add_argument("--learn-noise", type=float, help="minutes of learn_noise, a new student")
     ask.add_argument("--also", nargs="*", default=[], help="more noisy folders to adapt to")
     ask.add_argument("--steps", type=int)
     ask.add_argument("--fit", default="{}", help='more arguments of fit, as JSON: {"crop": 96}')
@@ -88,15 +88,15 @@ def arguments() -> argparse.Namespace:
 
 def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
     torch.manual_seed(args.seed)
-    if args.adapt:
-        backbone = "fast-student" if args.preset == "student" else args.backbone
-        student = (
-            AsymmetricMaskDenoiser.from_pretrained(args.model)
-            if args.model
-            else AsymmetricMaskDenoiser(backbone, preset=args.preset)
-        )
+    if args.adapt or args.learn_noise:
         noisy = [path for path, _ in find_images([args.noisy, *args.also])]
-        student.adapt(noisy, minutes=args.adapt, seed=args.seed, **json.loads(args.fit))
+        told = {"seed": args.seed, **json.loads(args.fit)}
+        if args.adapt:
+            student = AsymmetricMaskDenoiser.from_pretrained(args.model)
+            student.adapt(noisy, minutes=args.adapt, **told)
+        else:
+            student = AsymmetricMaskDenoiser("fast-student", preset="student")
+            student.learn_noise(noisy, minutes=args.learn_noise, **told)
         student.save_pretrained(folder / "model")
         return with_settings(student, args)
     if args.model:

@@ -276,15 +276,12 @@ def test_adapting_trains_on_the_pictures_and_keeps_the_model(
     def adapt(self: AsymmetricMaskDenoiser, paths: list[Path], **named: float) -> None:
         assert paths == [source]
         seen.append(named["minutes"])
-        self.fit_record = {"score": {"before": 30.0, "after": 29.0}}
+        self.fit_record = {"stopped": "finished"}
 
     monkeypatch.setattr(AsymmetricMaskDenoiser, "adapt", adapt)
     kept = tmp_path / "kept"
-    text = words(
-        run("denoise", source, "-o", tmp_path / "b.png", "--adapt", 3, "--save-model", kept)
-    )
+    run("denoise", source, "-o", tmp_path / "b.png", "--adapt", 3, "--save-model", kept)
     assert seen == [3]
-    assert "stays as it was" in text
     run("denoise", source, "-o", tmp_path / "c.png", "--model", kept)
     text = words(run("denoise", source, "-o", tmp_path / "d.png", "--adapt", 3, "--fit", 1, code=2))
     assert "contradict" in text

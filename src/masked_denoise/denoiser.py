@@ -351,6 +351,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         minutes: float | None = None,
         steps: int | None = None,
         passes: int | None = None,
+        trust: float = 1.0,
         rounds: int = 1,
         megapixels: float = 32.0,
         **settings: Any,
@@ -370,6 +371,9 @@ class AsymmetricMaskDenoiser(nn.Module):
             minutes, steps: budget for the student's training; the teacher's time comes on top.
                 Default 2 minutes.
             passes: mask draws that the teacher averages; default its own `passes`.
+            trust: share of the teacher in the targets, above 0 and at most 1; the rest is what the
+                student, which should be a trained one then, makes of the images itself, averaged
+                over four orientations.
             rounds: parts of equal budget, each with a learning rate cycle. Before every part but
                 the first, the targets are moved half the way to what the student itself makes of
                 the images, averaged over eight orientations.
@@ -397,10 +401,55 @@ class AsymmetricMaskDenoiser(nn.Module):
 
         return distill(
             self, noisy, student=student, student_args=student_args, minutes=minutes, steps=steps,
-            passes=passes, rounds=rounds, megapixels=megapixels, **settings,
+            passes=passes, trust=trust, rounds=rounds, megapixels=megapixels, **settings,
         )  # fmt: skip
 
     def adapt(
+        self,
+        noisy: object,
+        *,
+        minutes: float | None = None,
+        steps: int | None = None,
+        trust: float = 0.3,
+        megapixels: float = 8.0,
+        **settings: Any,
+    ) -> Self:
+        """Train a student, as `from_pretrained("camera-small")`, further on noisy images alone.
+
+        Half of the budget fits a masked network on the images (`fit`, the default recipe). It
+        knows these pictures; the student knows the noise. Their weighted mean is what the student
+        learns to make of the images in the other half (`distill`).
+
+        Args:
+            noisy: noisy images, in any of the forms that `fit` takes.
+            minutes, steps: budget of training in all; denoising the images with both comes on top
+                (about ten seconds a megapixel on two cores). Default 2 minutes.
+            trust: share of the masked network in the targets, above 0 and at most 1.
+            megapixels: how many million pixels the targets are made of. Of more, windows of 512 x
+                512 spread evenly over the pictures are taken.
+            settings: others of `fit`, as for `distill`; they are for the student, but seed,
+                progress and device count for both. Default learning rate 5e-4.
+
+        Raises:
+            SettingError, UnknownNameError: an argument is out of range, not known, or the denoiser
+                is no student.
+            DataError, SizeError, PixelError, ImageReadError: the images cannot be used.
+            TrainingError, CheckpointError: as for `fit`.
+
+        >>> student = AsymmetricMaskDenoiser(nn.Conv2d(1, 1, 3, padding=1), channels=1,
+        ...     preset="student")
+        >>> student.adapt(np.random.rand(64, 64), steps=4, progress=False).fit_record["steps"]
+        2
+        """
+        from .training.adapt import adapt
+
+        adapt(
+            self, noisy, minutes=minutes, steps=steps, trust=trust, megapixels=megapixels,
+            **settings,
+        )  # fmt: skip
+        return self
+
+    def learn_noise(
         self,
         noisy: object,
         *,
@@ -414,8 +463,8 @@ class AsymmetricMaskDenoiser(nn.Module):
     ) -> Self:
         """Train a student on noisy images alone, and return it; camera noise is simulated on them.
 
-        For the plain one-pass networks that `distill` makes and `from_pretrained("camera-small")`
-        loads, and for new ones: `AsymmetricMaskDenoiser("fast-student", preset="student")`. The
+        For new students, `AsymmetricMaskDenoiser("fast-student", preset="student")`; one that
+        knows camera noise already gains nothing, see `adapt`. The
         student denoises the images as well as it can by now; made smaller, they have less noise
         still. On these, noise is simulated that is correlated as that of cameras is, and the
         student learns to remove it. The weights are kept as they were where the new ones are not
@@ -443,13 +492,13 @@ class AsymmetricMaskDenoiser(nn.Module):
 
         >>> student = AsymmetricMaskDenoiser(nn.Conv2d(1, 1, 3, padding=1), channels=1,
         ...     preset="student")
-        >>> student = student.adapt(np.random.rand(64, 64), steps=2, progress=False)
+        >>> student = student.learn_noise(np.random.rand(64, 64), steps=2, progress=False)
         >>> sorted(student.fit_record["score"])
         ['after', 'before']
         """
-        from .training.adapt import adapt
+        from .training.learn_noise import learn_noise
 
-        adapt(
+        learn_noise(
             self, noisy, minutes=minutes, steps=steps, noise=noise, shrink=shrink, rounds=rounds,
             megapixels=megapixels, **settings,
         )  # fmt: skip

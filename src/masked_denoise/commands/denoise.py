@@ -63,7 +63,7 @@ def denoise(
             metavar="MINUTES",
             min=0.001,
             rich_help_panel=FITTING,
-            help="Train the model further on the pictures, for so long; kept if it is better.",
+            help="Train the model further on the pictures, for so long.",
         ),
     ] = None,
     fit_steps: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,

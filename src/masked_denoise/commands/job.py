@@ -151,10 +151,6 @@ def ready_models(
             models, kinds, minutes=budget, seed=request.seed, device=request.device,
             progress=not request.terminal.quiet,
         )  # fmt: skip
-        for model in models.values():
-            score = model.fit_record.get("score")
-            if score and score["after"] < score["before"]:
-                request.terminal.note("The adapted model was not better: it stays as it was.")
         _keep(request, models)
         if any(model.fit_record.get("stopped") == "interrupted" for model in models.values()):
             raise KeyboardInterrupt

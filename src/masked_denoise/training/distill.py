@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 WINDOW = 512  # sides in pixels of what is taken from pictures that are too many to take whole
 MEGAPIXELS = 32.0
 TURNS = 8  # orientations over which a student is averaged for the targets of the next round
+OPINIONS = 4  # ... and for its own share of the first targets
 
 Denoise = Callable[[Array], Array]
 
@@ -40,6 +41,7 @@ def distill(
     student: AsymmetricMaskDenoiser | nn.Module | str = "fast-student",
     student_args: dict[str, Any] | None = None,
     passes: int | None = None,
+    trust: float = 1.0,
     rounds: int = 1,
     megapixels: float = MEGAPIXELS,
     **settings: Any,
@@ -47,6 +49,8 @@ def distill(
     """Return a trained student; see `AsymmetricMaskDenoiser.distill`."""
     told, options = split_settings(settings)
     _check(rounds, megapixels, options)
+    if not 0 < trust <= 1:
+        raise SettingError(f"trust is {trust}; a share above 0, at most 1, is needed")
     made = _make_student(teacher, student, student_args, told.seed)
     pictures = _pictures(noisy, teacher.channels, megapixels)
     began = time.perf_counter()
@@ -60,11 +64,13 @@ def distill(
         _with_target(window, ask_teacher)
         for window in _bar(windows, pictures, megapixels, options.progress)
     ]
+    if trust < 1:
+        _mix_in(pairs, made, 1 - trust, OPINIONS)
     seconds = time.perf_counter() - began
     for number in range(rounds):
         last = number == rounds - 1
         if number:
-            _look_again(pairs, made)
+            _mix_in(pairs, made, 0.5, TURNS)
         part = share_of_budget(told, rounds)
         _train(made, pairs, part, options if last else replace(options, output=None))
         if made.fit_record["stopped"] == "interrupted":
@@ -73,6 +79,7 @@ def distill(
         "teacher_passes": teacher.passes if passes is None else passes,
         "megapixels": round(sum(pair[0].size for pair in pairs) / 1e6, 3),
         "teacher_seconds": round(seconds, 3),
+        "trust": trust,
         "rounds": rounds,
     }
     if options.output is not None:
@@ -215,18 +222,21 @@ def _with_target(window: Array, denoise: Denoise) -> Array:
     return np.concatenate([window, denoised(window, denoise)])
 
 
-def _look_again(pairs: list[Array], student: AsymmetricMaskDenoiser) -> None:
-    """Move every target half the way to what the student makes, averaged over orientations."""
+def _mix_in(
+    pairs: list[Array], student: AsymmetricMaskDenoiser, share: float, orientations: int
+) -> None:
+    """Move every target a share of the way to what the student makes, averaged over turns."""
 
     def ask_student(picture: Array) -> Array:
-        result: Array = student.denoise(picture, passes=TURNS)
+        result: Array = student.denoise(picture, passes=orientations)
         return result
 
     turns, student.turns = student.turns, True
     try:
         for pair in pairs:
             noisy, target = np.split(pair, 2)
-            mean = (target.astype(np.float64) + denoised(noisy, ask_student)) / 2
+            own = denoised(noisy, ask_student).astype(np.float64)
+            mean = (1 - share) * target + share * own
             pair[len(noisy) :] = np.rint(mean) if pair.dtype.kind in "iu" else mean
     finally:
         student.turns = turns

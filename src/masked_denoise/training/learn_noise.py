@@ -1,0 +1,159 @@
+"""A student learns from noisy images alone, by noise simulated on them made smaller.
+
+A noisy photograph made half as large has less noise (0.4 of independent noise, about 0.7 of noise
+that is correlated as that of cameras), and its surfaces and colours are those of the pictures to
+come. What the student makes of it first has less noise still. That is clean enough to simulate
+noise on. The pairs so made teach the student to remove noise that is correlated over many pixels,
+which hidden pixels cannot: the noise of a hidden pixel can be read off its neighbours then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..camera_noise import CameraNoise, Range
+from ..errors import SettingError
+from ..values import ValueRange
+from .batches import Batches
+from .distill import denoised, share_of_budget, windows_of
+from .loop import train
+from .pictures import Array, range_of
+from .settings import FitOptions, FitSettings
+from .simulated import SimulatedPairs, smaller
+from .student import StudentTrainer, Targets, check_student, split_settings
+
+if TYPE_CHECKING:
+    from ..denoiser import AsymmetricMaskDenoiser
+
+MEGAPIXELS = 24.0
+SHRINK = 2.0
+SCALE: Range = (0.7, 2.5)
+GENTLE = 1e-3  # learning rate of a student that has learnt already
+
+
+def learn_noise(
+    student: AsymmetricMaskDenoiser,
+    noisy: object,
+    *,
+    noise: CameraNoise | None = None,
+    shrink: float = SHRINK,
+    scale: Range = SCALE,
+    rounds: int = 1,
+    megapixels: float = MEGAPIXELS,
+    **settings: Any,
+) -> AsymmetricMaskDenoiser:
+    """Return the student, trained in place; see `AsymmetricMaskDenoiser.learn_noise`."""
+    check_student(student)
+    if student.channels not in (1, 3):
+        raise SettingError(
+            f"the student has {student.channels} channels; noise is simulated for 1 or 3"
+        )
+    if settings.get("learning_rate") is None and student.fit_record:
+        settings["learning_rate"] = GENTLE
+    told, options = split_settings(settings)
+    if not shrink >= 1 or not isinstance(rounds, int) or rounds < 1 or not megapixels > 0:
+        raise SettingError(
+            f"shrink is {shrink}, rounds {rounds} and megapixels {megapixels}; needed are a shrink "
+            "of 1 or more, a whole number of rounds and megapixels above 0"
+        )
+    if told.epochs is not None:
+        raise SettingError("crops are drawn without end, so there are no epochs; give steps=")
+    if rounds > 1 and options.resume:
+        raise SettingError(f"a run of {rounds} rounds cannot be resumed; use rounds=1")
+    taken = windows_of(noisy, student.channels, megapixels, told.seed)
+    if student.value_range is None:
+        student.value_range = _range_of(taken)
+    if options.device is not None:
+        student.to(options.device)
+    noise = noise or CameraNoise()
+    seconds = 0.0
+    for number in range(rounds):
+        began = time.perf_counter()
+        clean = [_cleaned(window, student, shrink) for window in taken]
+        seconds += time.perf_counter() - began
+        last = number == rounds - 1
+        part = share_of_budget(told, rounds)
+        _train(
+            student, clean, noise, scale, part, options if last else replace(options, output=None)
+        )
+        if student.fit_record["stopped"] == "interrupted":
+            break
+    student.fit_record["learn_noise"] = {
+        "shrink": shrink,
+        "rounds": rounds,
+        "megapixels": round(sum(window[0].size for window in taken) / 1e6, 3),
+        "looking_seconds": round(seconds, 3),
+    }
+    if options.output is not None:
+        from ..checkpoint import save_model
+
+        save_model(student, options.output)
+    return student
+
+
+def _range_of(windows: Sequence[Array]) -> ValueRange | None:
+    """Return the range of the values where they are floats that leave [0, 1]."""
+    floats = [window.ravel()[::7] for window in windows if window.dtype.kind == "f"]
+    return range_of(np.concatenate(floats)) if floats else None
+
+
+def train_on_simulated(
+    student: AsymmetricMaskDenoiser,
+    clean: Sequence[Array],
+    *,
+    noise: CameraNoise | None = None,
+    scale: Range = SCALE,
+    **settings: Any,
+) -> AsymmetricMaskDenoiser:
+    """Return the student, trained in place on clean pictures with simulated noise.
+
+    Args:
+        student: a denoiser with the preset "student".
+        clean: uint8 or float32 (C, H, W) of any sizes; floats on the 0..1 scale.
+        noise: what is simulated; default `CameraNoise()`.
+        scale: (smallest, largest) factor by which crops are scaled before.
+        settings: of `fit`, by name.
+
+    Raises:
+        SettingError, UnknownNameError, DataError: as for `AsymmetricMaskDenoiser.learn_noise`.
+    """
+    check_student(student)
+    told, options = split_settings(settings)
+    _train(student, clean, noise or CameraNoise(), scale, told, options)
+    return student
+
+
+def _cleaned(window: Array, student: AsymmetricMaskDenoiser, shrink: float) -> Array:
+    """Return a noisy window (C, H, W) as the student sees it now, made smaller, uint8."""
+    return smaller(denoised(window, student.denoise), shrink, student.value_range)
+
+
+def _train(
+    student: AsymmetricMaskDenoiser,
+    clean: Sequence[Array],
+    noise: CameraNoise,
+    scale: Range,
+    settings: FitSettings,
+    options: FitOptions,
+) -> None:
+    """Train on pairs simulated on clean pictures; keep the old weights where they are better."""
+
+    def make_batches(process: tuple[int, int]) -> Batches:
+        return SimulatedPairs(clean, settings, noise=noise, scale=scale, process=process)
+
+    before = {name: value.clone() for name, value in student.backbone.state_dict().items()}
+    pairs = SimulatedPairs(clean, settings, noise=noise, scale=scale)
+    judge = Targets(pairs.held_out(student.traits.size_multiple))
+    student.eval()
+    old = judge.score(student)
+    train(StudentTrainer, student, make_batches, settings, options)
+    new = judge.score(student)
+    student.fit_record["score"] = {"before": round(old, 3), "after": round(new, 3)}
+    student.fit_record["kept"] = "before" if new < old else "after"
+    if new < old:
+        student.backbone.load_state_dict(before)
