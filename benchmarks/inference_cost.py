@@ -31,6 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "inference_cost.json"
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--backbone", default="fast-unet")
+    ask.add_argument("--model", help="a saved model or a name, instead of a new network")
     ask.add_argument("--side", type=int, default=512)
     ask.add_argument("--runs", type=int, default=15)
     ask.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -41,19 +42,24 @@ def main() -> None:
     args = ask.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    denoiser = AsymmetricMaskDenoiser(args.backbone).to(args.device)
+    denoiser = (
+        AsymmetricMaskDenoiser.from_pretrained(args.model)
+        if args.model
+        else AsymmetricMaskDenoiser(args.backbone)
+    ).to(args.device)
+    name = args.model or args.backbone
     pixels = np.random.default_rng(0).integers(0, 256, (args.side, args.side, 3), dtype=np.uint8)
     rows = []
     for precision in args.precision:
         rows.append(measure(denoiser, pixels, args.runs, precision, compile=args.compile))
         told = rows[-1]
         print(
-            f"{args.backbone}, {args.side} x {args.side}, {args.device}, {precision}: denoise "
+            f"{name}, {args.side} x {args.side}, {args.device}, {precision}: denoise "
             f"{told['denoise_ms']:.1f} ms, its {told['calls']} network calls "
             f"{told['network_ms']:.1f} ms, ratio {told['ratio']:.3f}"
         )
     about = {
-        "backbone": args.backbone,
+        "network": name,
         "side": args.side,
         "runs": args.runs,
         "threads": args.threads,

@@ -672,7 +672,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
-            with held_memory():
+            with held_memory(give_back=False):
                 result = denoise_batch(
                     self, to_device(batch, device), passes=passes, seed=seed, tile=tile,
                     bad=None if bad is None else bad.to(device), strength=strength,

@@ -15,8 +15,11 @@ _users = 0
 
 
 @contextmanager
-def held_memory() -> Iterator[None]:
+def held_memory(*, give_back: bool = True) -> Iterator[None]:
     """Let the C library keep what is freed within the block, and give it back after the block.
+
+    Without `give_back` nothing is given back at once: after a short block that will come again, as
+    that of one picture, this would take longer than it is worth.
 
     The GNU C library returns large blocks to the system as soon as they are freed. A training step
     on a CPU then waits for the same pages to be mapped and zeroed again: up to a sixth of its time.
@@ -30,10 +33,10 @@ def held_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        _count(library, -1)
+        _count(library, -1, give_back)
 
 
-def _count(library: ctypes.CDLL, change: int) -> None:
+def _count(library: ctypes.CDLL, change: int, give_back: bool = False) -> None:
     """Hold memory from the first user on, until the last one has left."""
     global _users
     with _lock:
@@ -46,7 +49,8 @@ def _count(library: ctypes.CDLL, change: int) -> None:
             library.mallopt(_MMAP_THRESHOLD, 32 << 20)
             library.mallopt(_TRIM_THRESHOLD, 64 << 20)
             library.mallopt(_TOP_PAD, 128 << 10)
-            library.malloc_trim(0)
+            if give_back:
+                library.malloc_trim(0)
 
 
 def _glibc() -> ctypes.CDLL | None:
