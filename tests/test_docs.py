@@ -123,7 +123,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def tiny_budget(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Make training take two small steps whatever it is asked for; the list collects what it was.
 
-    That is, `fit` and `distill`.
+    That is, `fit`, `distill`, `adapt` and `learn_noise`.
     """
     asked: list[dict[str, Any]] = []
 
@@ -138,7 +138,7 @@ def tiny_budget(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
         return train
 
-    for method in ("fit", "distill"):
+    for method in ("fit", "distill", "adapt", "learn_noise"):
         real = getattr(AsymmetricMaskDenoiser, method)
         monkeypatch.setattr(AsymmetricMaskDenoiser, method, smaller(real))
     return asked
