@@ -147,9 +147,11 @@ def sources(side: int) -> Pictures:
         "spots": halved(data.hubble_deep_field().mean(2)),  # public domain, NASA
     }
     pictures = {}
-    for name, picture in grey.items():
+    for name, whole in grey.items():
+        row, col = (max(0, (length - side) // 2) for length in whole.shape)
+        picture = whole[row : row + side, col : col + side]
         low, high = np.quantile(picture, (0.01, 0.999))
-        unit = ((picture - low) / (high - low)).clip(0, 1)[:side, :side]
+        unit = ((picture - low) / (high - low)).clip(0, 1)
         pictures[name] = unit ** (1.0 if name == "spots" else 1.5)  # darker ground
     return pictures
 

@@ -189,8 +189,10 @@ def test_survey_tells_form_and_groups_by_channels(photos: Path) -> None:
     files = [photos / "a.png", photos / "sub" / "c.tif", colour, two]
     pictures, failures = survey(files)
     assert failures == []
-    assert pictures[1] == Picture(files[1], 32, 40, 1, "uint16")
-    assert pictures[2] == Picture(colour, 20, 30, 3, "uint8")
+    assert pictures[1] == Picture(files[1], 32, 40, 1, "uint16", True, pictures[1].brightest)
+    assert pictures[2] == Picture(colour, 20, 30, 3, "uint8", True, pictures[2].brightest)
+    assert 0.5 < pictures[1].brightest <= 1
+    assert pictures[3].brightest == 1
     groups = by_channels(pictures)
     assert {count: len(group) for count, group in groups.items()} == {1: 2, 2: 1, 3: 1}
 

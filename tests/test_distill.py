@@ -253,7 +253,7 @@ def test_small_pictures_are_taken_as_many_as_asked() -> None:
 def test_rounds_move_the_targets_half_way() -> None:
     noisy = np.full((1, 8, 8), 40_000, np.uint16)
     pairs = [np.concatenate([noisy, noisy])]
-    distillation._look_again(pairs, halving())
+    distillation._mix_in(pairs, halving(), 0.5, 2)
     assert pairs[0].dtype == np.uint16
     assert np.all(pairs[0][0] == 40_000)
     assert np.all(pairs[0][1] == 30_000)
