@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from . import options
-from .options import DENOISING, FITTING
+from .options import DENOISING, setting
 from .terminal import Terminal
-from .train import look_at, tell, validation_pairs
+from .train import end, look_at, validation_pairs
 
 HELP = """Train a small one-pass model to do what a model does in many passes.
 
@@ -27,12 +27,8 @@ EXAMPLES = options.examples(
 MINUTES = 5.0
 
 
-def _setting(text: str, **more: Any) -> Any:
-    return typer.Option(help=text, rich_help_panel=FITTING, **more)
-
-
 def distill(
-    noisy: Annotated[list[Path], typer.Argument(metavar="NOISY", help="Files and folders.")],
+    noisy: options.Noisy,
     model: Annotated[
         str,
         typer.Option("--model", "-m", metavar="NAME", help="The teacher, as `denoise` takes it."),
@@ -40,23 +36,19 @@ def distill(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="MODEL", help="Folder for the student.")
     ],
-    minutes: Annotated[float | None, typer.Option(min=0.001, help="Budget in time.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Budget in steps.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in MODEL, if there is one.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the model that is there.")
-    ] = False,
-    student: Annotated[str, _setting("The student's network.", metavar="NAME")] = "fast-student",
+    minutes: options.Minutes = None,
+    steps: options.Steps = None,
+    resume: options.Resume = False,
+    overwrite: options.ReplaceModel = False,
+    student: Annotated[str, setting("The student's network.", metavar="NAME")] = "fast-student",
     rounds: Annotated[
-        int, _setting("Parts, before which the student improves its targets.", min=1)
+        int, setting("Parts, before which the student improves its targets.", min=1)
     ] = 1,
-    batch_size: Annotated[int | None, _setting("Crops a step.", min=1)] = None,
-    crop: Annotated[int | None, _setting("Longest side of a crop.", min=1)] = None,
-    learning_rate: Annotated[float | None, _setting("Highest learning rate.")] = None,
+    batch_size: options.BatchSize = None,
+    crop: options.Crop = None,
+    learning_rate: options.LearningRate = None,
     loss: Annotated[
-        str | None, _setting("Distance to the teacher's results: psnr (the default), l1 or l2.")
+        str | None, setting("Distance to the teacher's results: psnr (the default), l1 or l2.")
     ] = None,
     passes: Annotated[
         int | None,
@@ -106,8 +98,4 @@ def distill(
         loss=loss, validation=validation, output=output, resume=resume, seed=seed, device=where,
         progress=not quiet,
     )  # fmt: skip
-    tell(terminal, output, made.fit_record)
-    if made.fit_record["stopped"] == "interrupted":
-        raise KeyboardInterrupt
-    if failures:
-        raise typer.Exit(1)
+    end(terminal, output, made.fit_record, failures)

@@ -10,6 +10,22 @@ import typer
 
 FITTING, OUTPUT, DENOISING, VALIDATION = "Fitting", "Output", "Denoising", "Validation"
 
+
+def setting(text: str, **more: Any) -> Any:
+    """Return an option of training, shown with the others of its kind."""
+    return typer.Option(help=text, rich_help_panel=FITTING, **more)
+
+
+Noisy = Annotated[list[Path], typer.Argument(metavar="NOISY", help="Files and folders.")]
+Minutes = Annotated[float | None, typer.Option(min=0.001, help="Budget in time.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Budget in steps.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in MODEL, if there is one.")
+]
+ReplaceModel = Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there.")]
+BatchSize = Annotated[int | None, setting("Crops a step.", min=1)]
+Crop = Annotated[int | None, setting("Longest side of a crop.", min=1)]
+LearningRate = Annotated[float | None, setting("Highest learning rate.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .options import FITTING
+from .options import FITTING, setting
 from .terminal import Terminal, duration, number, plain
 
 if TYPE_CHECKING:
@@ -30,38 +30,32 @@ EXAMPLES = options.examples(
 MINUTES = 5.0
 
 
-def _setting(text: str, **more: Any) -> Any:
-    return typer.Option(help=text, rich_help_panel=FITTING, **more)
-
-
 def train(
-    noisy: Annotated[list[Path], typer.Argument(metavar="NOISY", help="Files and folders.")],
+    noisy: options.Noisy,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="MODEL", help="Folder for the model.")
     ],
-    minutes: Annotated[float | None, typer.Option(min=0.001, help="Budget in time.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Budget in steps.")] = None,
+    minutes: options.Minutes = None,
+    steps: options.Steps = None,
     epochs: Annotated[float | None, typer.Option(min=0.001, help="Budget in passes.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in MODEL, if there is one.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the model that is there.")
-    ] = False,
+    resume: options.Resume = False,
+    overwrite: options.ReplaceModel = False,
     backbone: options.Backbone = None,
     preset: options.Preset = None,
     train_stride: Annotated[
-        list[int] | None, _setting("Stride in training; of several, one a step is drawn.", min=1)
+        list[int] | None,
+        setting("Stride in training; of several, one a step is drawn.", min=1),
     ] = None,
-    stride: Annotated[int | None, _setting("Stride at inference.", min=1)] = None,
-    batch_size: Annotated[int | None, _setting("Crops a step.", min=1)] = None,
-    crop: Annotated[int | None, _setting("Longest side of a crop.", min=1)] = None,
-    learning_rate: Annotated[float | None, _setting("Highest learning rate.")] = None,
+    stride: Annotated[int | None, setting("Stride at inference.", min=1)] = None,
+    batch_size: options.BatchSize = None,
+    crop: options.Crop = None,
+    learning_rate: options.LearningRate = None,
     smooth_steps: Annotated[
-        float | None, _setting("Share of the budget, or steps, with the smoothness loss.", min=0)
+        float | None,
+        setting("Share of the budget, or steps, with the smoothness loss.", min=0),
     ] = None,
-    accumulate: Annotated[int | None, _setting("Batches a step.", min=1)] = None,
-    mixed_precision: Annotated[str | None, _setting("no, bf16 or fp16.")] = None,
+    accumulate: Annotated[int | None, setting("Batches a step.", min=1)] = None,
+    mixed_precision: Annotated[str | None, setting("no, bf16 or fp16.")] = None,
     compile: Annotated[
         bool,
         typer.Option(
@@ -108,11 +102,7 @@ def train(
         mixed_precision=mixed_precision, compile=compile or None, validation=validation,
         output=output, resume=resume, seed=seed, device=where, progress=not quiet,
     )  # fmt: skip
-    tell(terminal, output, denoiser.fit_record)
-    if denoiser.fit_record["stopped"] == "interrupted":
-        raise KeyboardInterrupt
-    if failures:
-        raise typer.Exit(1)
+    end(terminal, output, denoiser.fit_record, failures)
 
 
 def look_at(terminal: Terminal, files: Sequence[Path]) -> tuple[list[Picture], list[Failure]]:
@@ -190,8 +180,10 @@ def validation_pairs(
     return pairs
 
 
-def tell(terminal: Terminal, output: Path, record: dict[str, Any]) -> None:
-    """Print where the model is and how the run ended."""
+def end(
+    terminal: Terminal, output: Path, record: dict[str, Any], failures: Sequence[Failure]
+) -> None:
+    """Print where the model is and how the run ended; leave with the code that belongs to it."""
     best = record.get("best")
     score = f", best score {number(best['score'], 2)} dB at step {best['step']}" if best else ""
     speed = record.get("steps_per_second")
@@ -201,3 +193,7 @@ def tell(terminal: Terminal, output: Path, record: dict[str, Any]) -> None:
         f"{duration(record['seconds'])}{rate}{score})"
     )
     terminal.say(f"Use it: masked-denoise denoise photos/ -o clean/ --model {plain(output)}")
+    if record["stopped"] == "interrupted":
+        raise KeyboardInterrupt
+    if failures:
+        raise typer.Exit(1)
