@@ -678,13 +678,13 @@ class AsymmetricMaskDenoiser(nn.Module):
                     bad=None if bad is None else bad.to(device), strength=strength,
                     precision=precision, compile=compile, spread=return_std,
                 )  # fmt: skip
+                if return_std:
+                    result, std = result.chunk(2, dim=1)
+                    return from_batch(result, form), deviation_of(std, form)
+                return from_batch(result, form)
         finally:
             for module, training in modes:
                 module.training = training
-        if return_std:
-            result, std = result.chunk(2, dim=1)
-            return from_batch(result, form), deviation_of(std, form)
-        return from_batch(result, form)
 
     # -- the network ------------------------------------------------------------------------
 

@@ -80,6 +80,8 @@ def denoise_batch(
 
 def _with_own_pixel(denoiser: AsymmetricMaskDenoiser, image: Tensor, clean: Tensor) -> Tensor:
     """Return the denoised batch with a share of each pixel's own value, in colour of its luma."""
+    if not denoiser.observation:
+        return clean
     back = denoiser.observation * (image - clean)
     return clean + (back.mean(1, keepdim=True) if image.shape[1] == 3 else back)
 

@@ -45,9 +45,9 @@ def _count(library: ctypes.CDLL, change: int, give_back: bool = False) -> None:
             library.mallopt(_MMAP_THRESHOLD, _LARGEST)
             library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
             library.mallopt(_TOP_PAD, 64 << 20)
-        elif not _users:  # the highest values that glibc itself would have come to
+        elif not _users:  # glibc itself would come to 32 MiB; what the next picture needs stays
             library.mallopt(_MMAP_THRESHOLD, 32 << 20)
-            library.mallopt(_TRIM_THRESHOLD, 64 << 20)
+            library.mallopt(_TRIM_THRESHOLD, 256 << 20)
             library.mallopt(_TOP_PAD, 128 << 10)
             if give_back:
                 library.malloc_trim(0)

@@ -107,15 +107,15 @@ def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
     if form.dtype in ("uint32", "int32", "float64"):
         batch = batch.double()
     if (form.low, form.scale) != (0.0, 1.0):
-        batch = batch * form.scale + form.low
+        batch = (batch * form.scale).add_(form.low)
     if form.dtype in _INTEGER_TOP:
-        batch = batch.round().clamp(_bottom(form.dtype), _INTEGER_TOP[form.dtype])
+        batch = batch.round().clamp_(_bottom(form.dtype), _INTEGER_TOP[form.dtype])
     if form.is_array:
         small = batch[0].to(torch.uint8) if form.dtype == "uint8" else batch[0]
-        array = to_host(small).numpy()
-        array = array[0] if form.layout == "hw" else np.moveaxis(array, 0, 2)
+        rows = small[0] if form.layout == "hw" else small.permute(1, 2, 0)
+        array = to_host(rows.contiguous()).numpy()
         stored = np.dtype(form.byte_order + np.dtype(form.dtype).str[1:])
-        return np.ascontiguousarray(array).astype(stored)
+        return array.astype(stored)
     batch = batch.to(form.device).to(getattr(torch, form.dtype))
     return batch[0] if form.layout == "chw" else batch
 
