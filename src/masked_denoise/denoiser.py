@@ -221,6 +221,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         minutes: float | None = None,
         batch_size: int | None = None,
         crop: int | None = None,
+        optimizer: str | None = None,
         learning_rate: float | None = None,
         betas: tuple[float, float] | None = None,
         weight_decay: float | None = None,
@@ -274,10 +275,12 @@ class AsymmetricMaskDenoiser(nn.Module):
             batch_size: crops a step and process. Default 2, which trains best in minutes on a CPU;
                 take more where a GPU would be idle.
             crop: longest side of the crops, in pixels. Default 128.
+            optimizer: "adamw" (the default), or "muon", whose steps are as long in rare directions
+                as in common ones (`training.muon`); students are trained by it.
             learning_rate: at its highest; it rises linearly and falls to zero by a half cosine,
                 in each stage. Default 1e-3.
             betas: of AdamW. Default (0.9, 0.99).
-            weight_decay: of AdamW. Default 0.
+            weight_decay: decoupled. Default 0.
             warmup_steps: steps over which the learning rate rises. Default 50.
             ema_decay: decay of the averaged weights; 0 switches averaging off. Default 0.998.
             clip_norm: longest gradient; 0 switches clipping off. Default 1.
@@ -326,7 +329,8 @@ class AsymmetricMaskDenoiser(nn.Module):
 
         given = {
             "steps": steps, "epochs": epochs, "minutes": minutes, "batch_size": batch_size,
-            "crop": crop, "learning_rate": learning_rate, "betas": betas,
+            "crop": crop, "optimizer": optimizer, "learning_rate": learning_rate,
+            "betas": betas,
             "weight_decay": weight_decay, "warmup_steps": warmup_steps, "ema_decay": ema_decay,
             "clip_norm": clip_norm, "loss": loss, "smooth_steps": smooth_steps,
             "smoothness": smoothness, "augment": augment, "accumulate": accumulate,

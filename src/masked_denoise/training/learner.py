@@ -15,6 +15,7 @@ from ..errors import BackboneError
 from ..scheme import Key, Purpose, hash_key
 from ..transfer import to_device
 from .compiled import CompiledForward
+from .muon import Muon
 from .settings import FitSettings
 
 if TYPE_CHECKING:
@@ -45,13 +46,7 @@ class Learner:
         if not self.weights:
             raise BackboneError("the backbone has no weights to train; there is nothing to fit")
         denoiser.train().to(accelerator.device)
-        optimizer = torch.optim.AdamW(
-            self.weights,
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=accelerator.device.type in ("cpu", "cuda") or None,
-        )
+        optimizer = _optimizer(self.weights, settings, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(denoiser, optimizer)
         self.average: Any = _average(denoiser.backbone, settings.ema_decay)
         self.compiled: CompiledForward | None = None  # from the first batch on
@@ -161,6 +156,16 @@ class Learner:
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             self.denoiser.__dict__.pop(name, None)  # what accelerate puts on a prepared module
         self.denoiser.eval()
+
+
+def _optimizer(
+    weights: list[nn.Parameter], settings: FitSettings, device: torch.device
+) -> torch.optim.Optimizer:
+    rate, betas, decay = settings.learning_rate, settings.betas, settings.weight_decay
+    if settings.optimizer == "muon":
+        return Muon(weights, lr=rate, betas=betas, weight_decay=decay)
+    fused = device.type in ("cpu", "cuda") or None
+    return torch.optim.AdamW(weights, lr=rate, betas=betas, weight_decay=decay, fused=fused)
 
 
 def _average(network: nn.Module, decay: float) -> Any:

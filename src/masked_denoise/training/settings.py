@@ -31,6 +31,7 @@ class FitSettings:
     minutes: float | None = None
     batch_size: int = 2
     crop: int = 128
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
@@ -57,6 +58,7 @@ class FitSettings:
             )
         self._check_numbers(given[0])
         _one_of("loss", self.loss, ("l1", "l2", "psnr"))
+        _one_of("optimizer", self.optimizer, ("adamw", "muon"))
         _one_of("mixed_precision", self.mixed_precision, ("no", "fp16", "bf16"))
         _one_of("keep", self.keep, ("auto", "best", "last"))
         if not isinstance(self.compile, bool):
