@@ -17,6 +17,7 @@ from .commands import (
     evaluate,
     inspect,
     models,
+    rank,
     train,
 )
 from .commands.options import paragraphs
@@ -69,6 +70,7 @@ for _module, _command in (
     (evaluate, evaluate.evaluate),
     (inspect, inspect.inspect),
     (compare, compare.compare),
+    (rank, rank.rank),
     (models, models.models),
     (convert, convert.convert),
     (backbones, backbones.backbones),

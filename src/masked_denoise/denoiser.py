@@ -422,7 +422,9 @@ class AsymmetricMaskDenoiser(nn.Module):
 
         Half of the budget fits a masked network on the images (`fit`, the default recipe). It
         knows these pictures; the student knows the noise. Their weighted mean is what the student
-        learns to make of the images in the other half (`distill`).
+        learns to make of the images in the other half (`distill`). Of the student as it was and as
+        it became, the better one is kept, by `rank_models` on these images;
+        `fit_record["adaptation"]` tells which.
 
         Args:
             noisy: noisy images, in any of the forms that `fit` takes.

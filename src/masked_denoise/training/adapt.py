@@ -7,11 +7,14 @@ their mean is better than either.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..checkpoint import save_model
 from ..errors import SettingError
+from ..ranking import rank_models
 from .distill import distill, share_of_budget
 from .settings import BUDGETS
 from .student import check_student, split_settings
@@ -53,10 +56,27 @@ def adapt(
     student.value_range = masked.value_range
     if options.device is not None:
         student.to(options.device)
+    before = copy.deepcopy(student).eval()
     distill(
         masked, noisy, student=student, trust=trust, megapixels=megapixels, **{**settings, **budget}
     )
     student.fit_record["adaptation"] = {
         "masked_steps": masked.fit_record["steps"], "trust": trust, **budget,
     }  # fmt: skip
+    if student.channels in (1, 3):
+        student.fit_record["adaptation"].update(_kept(before, student, noisy, told.seed))
+        if options.output is not None:
+            save_model(student, options.output)
     return student
+
+
+def _kept(
+    before: AsymmetricMaskDenoiser, student: AsymmetricMaskDenoiser, noisy: object, seed: int
+) -> dict[str, object]:
+    """Return which of the two is better for such pictures; the student gets its weights."""
+    models = {"before": before, "after": student}
+    ranks = rank_models(models, noisy, reference=before, seed=seed)
+    best = ranks[0].name
+    if best == "before":
+        student.backbone.load_state_dict(before.backbone.state_dict())
+    return {"kept": best, "simulated_psnr": {rank.name: round(rank.psnr, 3) for rank in ranks}}

@@ -1,0 +1,79 @@
+"""`masked-denoise rank`: which model is best for given noisy pictures, without clean ones."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options
+from .job import load_model
+from .terminal import Terminal, number, plain
+from .train import look_at
+
+if TYPE_CHECKING:
+    from ..ranking import Rank
+
+HELP = """Rank models by how well they denoise pictures such as these; no clean one is needed.
+
+The pictures are cleaned by camera-small, which comes with the package, and made smaller; camera
+noise of the level that they had is simulated on them, and the models are scored by PSNR against
+what was there before. Differences of less than about 0.1 dB say nothing."""
+
+EXAMPLES = options.examples(
+    "masked-denoise rank noisy/ camera-small mine/",
+    "masked-denoise rank noisy/ mine/ runs/first runs/second --json ranks.json",
+)
+
+
+def rank(
+    noisy: Annotated[
+        Path, typer.Argument(metavar="NOISY", help="A noisy picture, or a folder of such.")
+    ],
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Folders of models, or names; see `models`."),
+    ],
+    json_file: options.Json = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Rank models; users read `HELP`."""
+    from ..images import find_images
+    from ..pretrained.shipped import DEFAULT_MODEL, as_grey
+    from ..ranking import rank_models
+
+    terminal = Terminal(quiet)
+    options.check_new_file(json_file, "--json", overwrite)
+    pictures, failures = look_at(terminal, [file for file, _ in find_images(noisy)])
+    terminal.failed(failures)
+    where = options.choose_device(device)
+    loaded = {name: load_model(name, where) for name in models}
+    if pictures[0].channels == 1 and DEFAULT_MODEL in loaded:
+        loaded[DEFAULT_MODEL] = as_grey(loaded[DEFAULT_MODEL])
+    files = [picture.path for picture in pictures if picture.finite]
+    terminal.note(f"ranking {len(loaded)} models on {len(files)} pictures, {where}")
+    ranks = rank_models(loaded, files, seed=seed)
+    _tell(terminal, ranks)
+    if json_file is not None:
+        options.write_json(json_file, {"ranks": [asdict(one) for one in ranks]})
+    if failures:
+        raise typer.Exit(1)
+
+
+def _tell(terminal: Terminal, ranks: list[Rank]) -> None:
+    from rich.table import Table
+
+    table = Table("model")
+    for head in ("simulated dB", "gain dB"):
+        table.add_column(head, justify="right")
+    for one in ranks:
+        table.add_row(plain(one.name), number(one.psnr, 2), number(one.gain, 2))
+    terminal.show(table)
+    for one in ranks:
+        if not one.helps:
+            terminal.warn(f"{one.name} makes such pictures worse; do not use it for them")

@@ -1,0 +1,132 @@
+"""Models ranked without clean pictures: against what they are, and what `adapt` makes of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from masked_denoise import AsymmetricMaskDenoiser
+from masked_denoise.camera_noise import CameraNoise
+from masked_denoise.cli import app
+from masked_denoise.errors import DataError, SettingError
+from masked_denoise.images import ImageFile, write_image
+from masked_denoise.pretrained.shipped import load_shipped
+from masked_denoise.ranking import made_tests, rank_models
+
+
+class Blur(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (nn.functional.avg_pool2d(x, 31, 1, 15, count_include_pad=False) - x)
+
+
+def unchanged() -> AsymmetricMaskDenoiser:
+    return AsymmetricMaskDenoiser("fast-student", preset="student").eval()
+
+
+def blurring() -> AsymmetricMaskDenoiser:
+    return AsymmetricMaskDenoiser(Blur(), preset="student", residual=True).eval()
+
+
+@pytest.fixture(scope="module")
+def noisy() -> NDArray[np.uint8]:
+    """Return a picture of edges and waves with strong camera noise."""
+    row, col = torch.meshgrid(torch.arange(160.0), torch.arange(192.0), indexing="ij")
+    waves = 0.5 + 0.3 * torch.sin(row / 30) * torch.cos(col / 40)
+    stripes = ((row + 2 * col) // 80 % 2) * 0.3 + 0.3
+    clean = torch.stack([waves, stripes, 0.5 * (waves + stripes)])
+    strong = CameraNoise(sigma=(0.04, 0.04), uncompressed=1.0)
+    made = strong.add(clean, np.random.default_rng(0))
+    return made.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def test_the_order_is_that_of_what_the_models_do(noisy: NDArray[np.uint8]) -> None:
+    models = {"blur": blurring(), "as it is": unchanged(), "camera-small": load_shipped()}
+    ranks = rank_models(models, noisy)
+    assert [rank.name for rank in ranks] == ["camera-small", "as it is", "blur"]
+    assert [rank.helps for rank in ranks] == [True, False, False]
+    assert ranks[0].gain > 3
+    assert ranks[1].gain == pytest.approx(0, abs=1e-6)
+    assert rank_models(dict(reversed(models.items())), noisy) == ranks
+
+
+def test_the_noise_has_the_level_of_the_pictures(noisy: NDArray[np.uint8]) -> None:
+    levels = []
+    for strength in (0.02, 0.04):
+        clean = torch.full((3, 128, 128), 0.5)
+        noise = CameraNoise(sigma=(strength, strength), uncompressed=1.0)
+        made = noise.add(clean, np.random.default_rng(0)).mul(255).round().to(torch.uint8)
+        pairs = made_tests(made.permute(1, 2, 0).contiguous().numpy(), load_shipped())
+        luma = [(one.astype(float) - two).mean(2).std() / 255 for one, two in pairs]
+        levels.append(float(np.mean(luma)))
+    assert levels[1] / levels[0] == pytest.approx(2, rel=0.35)
+
+
+def test_pictures_are_half_as_large_and_seeded(noisy: NDArray[np.uint8]) -> None:
+    first, again, other = (made_tests(noisy, load_shipped(), seed=seed) for seed in (0, 0, 1))
+    assert first[0][0].shape == first[0][1].shape == (80, 96, 3)
+    assert all(np.array_equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0][0], other[0][0])
+
+
+def test_grey_pictures(noisy: NDArray[np.uint8]) -> None:
+    grey = AsymmetricMaskDenoiser("fast-student", preset="student", channels=1).eval()
+    (rank,) = rank_models({"grey": grey}, noisy[..., :1])
+    assert rank.gain == pytest.approx(0, abs=1e-6)
+
+
+def test_what_cannot_be_ranked_is_refused(noisy: NDArray[np.uint8]) -> None:
+    with pytest.raises(DataError, match="no models to rank"):
+        rank_models({}, noisy)
+    four = AsymmetricMaskDenoiser(nn.Conv2d(4, 4, 3, padding=1), channels=4)
+    with pytest.raises(SettingError, match="a 3, b 4; all must have 1, or all 3"):
+        rank_models({"a": unchanged(), "b": four}, noisy)
+
+
+def test_adapt_keeps_the_student_where_training_made_it_worse(noisy: NDArray[np.uint8]) -> None:
+    student = load_shipped()
+    before = copy.deepcopy(student.backbone.state_dict())
+    student.adapt(
+        noisy, steps=4, learning_rate=0.3, warmup_steps=0, ema_decay=0, progress=False,
+        validation=False, batch_size=2, crop=64,
+    )  # fmt: skip
+    told = student.fit_record["adaptation"]
+    assert told["kept"] == "before"
+    assert told["simulated_psnr"]["before"] > told["simulated_psnr"]["after"]
+    for name, value in student.backbone.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_adapt_saves_what_it_keeps(noisy: NDArray[np.uint8], tmp_path: Path) -> None:
+    student = unchanged()
+    student.adapt(
+        noisy, steps=4, progress=False, validation=False, crop=64, output=tmp_path / "model"
+    )
+    saved = AsymmetricMaskDenoiser.from_pretrained(tmp_path / "model")
+    assert saved.fit_record["adaptation"]["kept"] in ("before", "after")
+    assert np.array_equal(saved.denoise(noisy), student.denoise(noisy))
+
+
+def test_the_command(noisy: NDArray[np.uint8], tmp_path: Path) -> None:
+    (tmp_path / "noisy").mkdir()
+    write_image(tmp_path / "noisy" / "one.png", ImageFile(noisy))
+    unchanged().save_pretrained(tmp_path / "poor")
+    arguments = ["rank", str(tmp_path / "noisy"), str(tmp_path / "poor"), "camera-small"]
+    done = CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / "ranks.json")])
+    assert done.exit_code == 0, done.output
+    ranks = json.loads((tmp_path / "ranks.json").read_text())["ranks"]
+    assert [rank["name"] for rank in ranks] == ["camera-small", str(tmp_path / "poor")]
+    assert "makes such pictures worse" in " ".join(done.output.split())
+    again = CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / "ranks.json")])
+    assert again.exit_code == 2
