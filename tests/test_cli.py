@@ -27,6 +27,7 @@ Array = NDArray[Any]
 SOURCE = Path(masked_denoise.__file__).parents[1]
 COMMANDS = [
     "denoise", "train", "compare", "evaluate", "inspect", "backbones", "models", "convert", "demo",
+    "rank",
 ]  # fmt: skip
 FIT = ["--fit-steps", "1", "--passes", "1", "--device", "cpu"]
 

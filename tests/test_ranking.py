@@ -19,7 +19,7 @@ from masked_denoise.cli import app
 from masked_denoise.errors import DataError, SettingError
 from masked_denoise.images import ImageFile, write_image
 from masked_denoise.pretrained.shipped import load_shipped
-from masked_denoise.ranking import made_tests, rank_models
+from masked_denoise.training.ranking import made_tests, rank_models
 
 
 class Blur(nn.Module):

@@ -14,7 +14,7 @@ from .terminal import Terminal, number, plain
 from .train import look_at
 
 if TYPE_CHECKING:
-    from ..ranking import Rank
+    from ..training.ranking import Rank
 
 HELP = """Rank models by how well they denoise pictures such as these; no clean one is needed.
 
@@ -45,7 +45,7 @@ def rank(
     """Rank models; users read `HELP`."""
     from ..images import find_images
     from ..pretrained.shipped import DEFAULT_MODEL, as_grey
-    from ..ranking import rank_models
+    from ..training.ranking import rank_models
 
     terminal = Terminal(quiet)
     options.check_new_file(json_file, "--json", overwrite)

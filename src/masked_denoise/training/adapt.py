@@ -14,8 +14,8 @@ import torch
 
 from ..checkpoint import save_model
 from ..errors import SettingError
-from ..ranking import rank_models
 from .distill import distill, share_of_budget
+from .ranking import rank_models
 from .settings import BUDGETS
 from .student import check_student, split_settings
 

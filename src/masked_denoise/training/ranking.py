@@ -19,12 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .camera_noise import YCBCR, CameraNoise
-from .errors import DataError, SettingError
-from .scheme import Key, Purpose, hash_key
+from ..camera_noise import YCBCR, CameraNoise
+from ..errors import DataError, SettingError
+from ..scheme import Key, Purpose, hash_key
+from .distill import windows_of
+from .simulated import smaller
 
 if TYPE_CHECKING:
-    from .denoiser import AsymmetricMaskDenoiser
+    from ..denoiser import AsymmetricMaskDenoiser
 
 MEGAPIXELS = 4.0
 SHRINK = 2.0
@@ -107,9 +109,6 @@ def made_tests(
         megapixels: how many million pixels are looked at.
         seed: of windows and noise.
     """
-    from .training.distill import windows_of
-    from .training.simulated import smaller
-
     pairs = []
     for number, window in enumerate(windows_of(noisy, reference.channels, megapixels, seed)):
         before = np.moveaxis(smaller(window, 1, reference.value_range), 0, 2)
@@ -160,6 +159,6 @@ def _channels(models: Mapping[str, AsymmetricMaskDenoiser]) -> int:
 
 
 def _shipped(channels: int) -> AsymmetricMaskDenoiser:
-    from .pretrained.shipped import as_grey, load_shipped
+    from ..pretrained.shipped import as_grey, load_shipped
 
     return load_shipped() if channels == 3 else as_grey(load_shipped())
