@@ -4,7 +4,8 @@
 
 The pictures have film grain of their own. So a first student is trained on them as they are, and
 the second, which is kept, on what the first makes of them, a little smaller: it then never learns
-to keep grain. Crops are enlarged up to five times: photographs seen pixel by pixel are smooth.
+to keep grain. Crops are enlarged up to five times: photographs seen pixel by pixel are smooth. The
+second student learns twice: by AdamW, then by Muon from larger crops with a wider range of noise.
 Pictures that the package's samples were cut from are left out.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from masked_denoise import AsymmetricMaskDenoiser
+from masked_denoise.camera_noise import CameraNoise
 from masked_denoise.images import find_images, read_image
 from masked_denoise.pretrained.shipped import DEFAULT_MODEL, SHIPPED
 from masked_denoise.training.distill import denoised
@@ -27,6 +29,7 @@ from masked_denoise.training.simulated import smaller
 
 SAMPLES = ("kodim21", "kodim23")  # the samples of the package come from these
 FIRST_SCALE, SCALE, SHRINK = (1.0, 4.0), (1.0, 5.0), 1.2
+WIDER = CameraNoise(chroma=(0.2, 0.9), coarse=(0.0, 0.4), blotches=(0.8, 3.5))
 
 
 def main() -> None:
@@ -36,6 +39,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--first-steps", type=int, default=457)
     parser.add_argument("--steps", type=int, default=3433)
+    parser.add_argument("--more-steps", type=int, default=3255)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     paths = [path for path, _ in find_images(args.pictures) if path.stem not in SAMPLES]
@@ -48,6 +52,11 @@ def main() -> None:
     student = train_on_simulated(
         new_student(args.seed), cleaner, scale=SCALE, steps=args.steps, seed=args.seed,
         validate_every=500, output=args.output / "run",
+    )  # fmt: skip
+    student = train_on_simulated(
+        student, cleaner, noise=WIDER, scale=SCALE, steps=args.more_steps, seed=args.seed + 1,
+        optimizer="muon", learning_rate=1e-3, batch_size=5, crop=192,
+        validate_every=500, output=args.output / "more",
     )  # fmt: skip
     shipped = SHIPPED[DEFAULT_MODEL]
     student.save_pretrained(
