@@ -434,7 +434,7 @@ class AsymmetricMaskDenoiser(nn.Module):
             megapixels: how many million pixels the targets are made of. Of more, windows of 512 x
                 512 spread evenly over the pictures are taken.
             settings: others of `fit`, as for `distill`; they are for the student, but seed,
-                progress and device count for both. Default learning rate 5e-4.
+                progress and device count for both. Default optimizer "muon" at 5e-4.
 
         Raises:
             SettingError, UnknownNameError: an argument is out of range, not known, or the denoiser

@@ -22,7 +22,7 @@ from .student import check_student, split_settings
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
-GENTLE = 5e-4  # learning rate: the student has learnt already
+GENTLE = {"optimizer": "muon", "learning_rate": 5e-4}  # the student has learnt already
 SHARED = ("seed", "progress", "device")  # settings that count for both networks
 
 
@@ -38,8 +38,9 @@ def adapt(
     from ..denoiser import AsymmetricMaskDenoiser
 
     check_student(student)
-    if settings.get("learning_rate") is None:
-        settings["learning_rate"] = GENTLE
+    for name, value in GENTLE.items():
+        if settings.get(name) is None:
+            settings[name] = value
     told, options = split_settings(settings)
     if told.epochs is not None or options.resume:
         raise SettingError("adapt takes minutes= or steps=, and cannot be resumed")
