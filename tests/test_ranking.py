@@ -19,6 +19,7 @@ from masked_denoise.cli import app
 from masked_denoise.errors import DataError, SettingError
 from masked_denoise.images import ImageFile, write_image
 from masked_denoise.pretrained.shipped import load_shipped
+from masked_denoise.training.adapt import _kept
 from masked_denoise.training.ranking import made_tests, rank_models
 
 
@@ -92,6 +93,15 @@ def test_what_cannot_be_ranked_is_refused(noisy: NDArray[np.uint8]) -> None:
     four = AsymmetricMaskDenoiser(nn.Conv2d(4, 4, 3, padding=1), channels=4)
     with pytest.raises(SettingError, match="a 3, b 4; all must have 1, or all 3"):
         rank_models({"a": unchanged(), "b": four}, noisy)
+
+
+def test_adapt_keeps_the_better_one(noisy: NDArray[np.uint8]) -> None:
+    before, after = unchanged(), load_shipped()
+    assert _kept(before, after, noisy, 0)["kept"] == "after"
+    good = copy.deepcopy(after.backbone.state_dict())
+    assert _kept(after, before, noisy, 0)["kept"] == "before"
+    for name, value in before.backbone.state_dict().items():
+        assert torch.equal(value, good[name])
 
 
 def test_adapt_keeps_the_student_where_training_made_it_worse(noisy: NDArray[np.uint8]) -> None:

@@ -76,7 +76,7 @@ def _kept(
 ) -> dict[str, object]:
     """Return which of the two is better for such pictures; the student gets its weights."""
     models = {"before": before, "after": student}
-    ranks = rank_models(models, noisy, reference=before, seed=seed)
+    ranks = rank_models(models, noisy, seed=seed)
     best = ranks[0].name
     if best == "before":
         student.backbone.load_state_dict(before.backbone.state_dict())
