@@ -5,13 +5,15 @@
 The pictures have film grain of their own. So a first student is trained on them as they are, and
 the second, which is kept, on what the first makes of them, a little smaller: it then never learns
 to keep grain. Crops are enlarged up to five times: photographs seen pixel by pixel are smooth. The
-second student learns twice: by AdamW, then by Muon from larger crops with a wider range of noise.
+second student learns twice: by AdamW, then by Muon from larger crops with a wider range of noise;
+what is kept is the mean of its weights after both (0.35 and 0.65), which beats either.
 Pictures that the package's samples were cut from are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 from pathlib import Path
@@ -29,6 +31,7 @@ from masked_denoise.training.simulated import smaller
 
 SAMPLES = ("kodim21", "kodim23")  # the samples of the package come from these
 FIRST_SCALE, SCALE, SHRINK = (1.0, 4.0), (1.0, 5.0), 1.2
+LATER = 0.65  # share of the weights after the second training in the mean
 WIDER = CameraNoise(chroma=(0.2, 0.9), coarse=(0.0, 0.4), blotches=(0.8, 3.5))
 
 
@@ -53,11 +56,15 @@ def main() -> None:
         new_student(args.seed), cleaner, scale=SCALE, steps=args.steps, seed=args.seed,
         validate_every=500, output=args.output / "run",
     )  # fmt: skip
+    before = copy.deepcopy(student.backbone.state_dict())
     student = train_on_simulated(
         student, cleaner, noise=WIDER, scale=SCALE, steps=args.more_steps, seed=args.seed + 1,
         optimizer="muon", learning_rate=1e-3, batch_size=5, crop=192,
         validate_every=500, output=args.output / "more",
     )  # fmt: skip
+    after = student.backbone.state_dict()
+    mean = {name: before[name].lerp(value, LATER) for name, value in after.items()}
+    student.backbone.load_state_dict(mean)
     shipped = SHIPPED[DEFAULT_MODEL]
     student.save_pretrained(
         args.output, license=shipped.license, training_data=shipped.training_data

@@ -43,6 +43,15 @@ def test_both_networks_get_half_of_the_budget_and_the_student_changes(
     )
 
 
+def test_the_weights_are_the_mean_of_old_and_new() -> None:
+    before, after = _student(), _student()
+    for weight in after.backbone.parameters():
+        weight.data += 1
+    adapt_module._meet(before, after)
+    for old, new in zip(before.backbone.parameters(), after.backbone.parameters(), strict=True):
+        assert torch.allclose(new, old + 0.65, atol=1e-6)
+
+
 def test_targets_are_the_weighted_mean_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[np.ndarray]] = []
     monkeypatch.setattr(module, "_train", lambda student, pairs, *rest: seen.append(pairs))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 GENTLE = {"optimizer": "muon", "learning_rate": 5e-4}  # the student has learnt already
+LATER = 0.65  # share of the new weights in the mean with the old ones
 SHARED = ("seed", "progress", "device")  # settings that count for both networks
 
 
@@ -64,20 +65,33 @@ def adapt(
     student.fit_record["adaptation"] = {
         "masked_steps": masked.fit_record["steps"], "trust": trust, **budget,
     }  # fmt: skip
+    if student.fit_record["stopped"] != "interrupted":
+        _meet(before, student)
     if student.channels in (1, 3):
         student.fit_record["adaptation"].update(_kept(before, student, noisy, told.seed))
-        if options.output is not None:
-            save_model(student, options.output)
+    if options.output is not None:
+        save_model(student, options.output)
     return student
+
+
+def _meet(before: AsymmetricMaskDenoiser, student: AsymmetricMaskDenoiser) -> None:
+    """Take the student's weights part of the way back: the mean is better than either end."""
+    old = before.backbone.state_dict()
+    mean = {
+        name: old[name].lerp(value, LATER) if value.is_floating_point() else value
+        for name, value in student.backbone.state_dict().items()
+    }
+    student.backbone.load_state_dict(mean)
 
 
 def _kept(
     before: AsymmetricMaskDenoiser, student: AsymmetricMaskDenoiser, noisy: object, seed: int
 ) -> dict[str, object]:
-    """Return which of the two is better for such pictures; the student gets its weights."""
+    """Return whether the student still denoises such pictures; else it gets its old weights."""
     models = {"before": before, "after": student}
-    ranks = rank_models(models, noisy, seed=seed)
-    best = ranks[0].name
-    if best == "before":
+    ranks = {rank.name: rank for rank in rank_models(models, noisy, seed=seed)}
+    kept = "after" if ranks["after"].helps or not ranks["before"].helps else "before"
+    if kept == "before":
         student.backbone.load_state_dict(before.backbone.state_dict())
-    return {"kept": best, "simulated_psnr": {rank.name: round(rank.psnr, 3) for rank in ranks}}
+    gains = {name: round(rank.gain, 3) for name, rank in ranks.items()}
+    return {"kept": kept, "simulated_gain": gains}
