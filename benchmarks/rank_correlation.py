@@ -38,6 +38,8 @@ def main() -> None:
     ask.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     ask.add_argument("--json", type=Path)
     args = ask.parse_args()
+    if len(args.models) < 2:
+        ask.error("two models or more are needed")
     torch.set_num_threads(args.threads)
     pairs = of_scenes(find_pairs(args.noisy, args.clean).pairs, args.scenes)
     models = {name: AsymmetricMaskDenoiser.from_pretrained(name) for name in args.models}

@@ -276,7 +276,7 @@ class AsymmetricMaskDenoiser(nn.Module):
                 take more where a GPU would be idle.
             crop: longest side of the crops, in pixels. Default 128.
             optimizer: "adamw" (the default), or "muon", whose steps are as long in rare directions
-                as in common ones (`training.muon`); students are trained by it.
+                as in common ones (`training.muon`); `adapt` takes it.
             learning_rate: at its highest; it rises linearly and falls to zero by a half cosine,
                 in each stage. Default 1e-3.
             betas: of AdamW. Default (0.9, 0.99).

@@ -43,7 +43,9 @@ def rank(
     quiet: options.Quiet = False,
 ) -> None:
     """Rank models; users read `HELP`."""
+    from ..errors import DataError, SettingError
     from ..images import find_images
+    from ..jobs.batch import is_for_shipped
     from ..pretrained.shipped import DEFAULT_MODEL, as_grey
     from ..training.ranking import rank_models
 
@@ -52,9 +54,21 @@ def rank(
     pictures, failures = look_at(terminal, [file for file, _ in find_images(noisy)])
     terminal.failed(failures)
     where = options.choose_device(device)
+    if not is_for_shipped(pictures):
+        raise DataError(
+            f"{pictures[0].path} and pictures like it are floats, or integers that do not use "
+            f"their scale, and {DEFAULT_MODEL} cannot clean them for the test; use "
+            "`masked-denoise compare`"
+        )
     loaded = {name: load_model(name, where) for name in models}
     if pictures[0].channels == 1 and DEFAULT_MODEL in loaded:
         loaded[DEFAULT_MODEL] = as_grey(loaded[DEFAULT_MODEL])
+    for name, model in loaded.items():
+        if model.channels != pictures[0].channels:
+            raise SettingError(
+                f"{name} is for {model.channels} channels, the pictures have "
+                f"{pictures[0].channels}; leave it out"
+            )
     files = [picture.path for picture in pictures if picture.finite]
     terminal.note(f"ranking {len(loaded)} models on {len(files)} pictures, {where}")
     ranks = rank_models(loaded, files, seed=seed)
@@ -76,4 +90,4 @@ def _tell(terminal: Terminal, ranks: list[Rank]) -> None:
     terminal.show(table)
     for one in ranks:
         if not one.helps:
-            terminal.warn(f"{one.name} makes such pictures worse; do not use it for them")
+            terminal.warn(f"{one.name} does not improve such pictures; do not use it for them")

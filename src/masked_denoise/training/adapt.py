@@ -8,6 +8,7 @@ their mean is better than either.
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ import torch
 from ..checkpoint import save_model
 from ..errors import SettingError
 from .distill import distill, share_of_budget
-from .ranking import rank_models
+from .ranking import MEGAPIXELS, rank_models
 from .settings import BUDGETS
 from .student import check_student, split_settings
 
@@ -53,11 +54,11 @@ def adapt(
     shared = {name: settings[name] for name in SHARED if name in settings}
     masked.fit(noisy, **budget, **shared, validation=False)
     if masked.fit_record["stopped"] == "interrupted":
-        student.fit_record["stopped"] = "interrupted"
-        return student
+        kept = {"masked_steps": masked.fit_record["steps"], "kept": "before"}
+        student.fit_record = {**student.fit_record, "stopped": "interrupted", "adaptation": kept}
+        return _saved(student, options.output)
     student.value_range = masked.value_range
-    if options.device is not None:
-        student.to(options.device)
+    student.to(next(masked.backbone.parameters()).device)
     before = copy.deepcopy(student).eval()
     distill(
         masked, noisy, student=student, trust=trust, megapixels=megapixels, **{**settings, **budget}
@@ -65,12 +66,20 @@ def adapt(
     student.fit_record["adaptation"] = {
         "masked_steps": masked.fit_record["steps"], "trust": trust, **budget,
     }  # fmt: skip
-    if student.fit_record["stopped"] != "interrupted":
-        _meet(before, student)
-    if student.channels in (1, 3):
-        student.fit_record["adaptation"].update(_kept(before, student, noisy, told.seed))
-    if options.output is not None:
-        save_model(student, options.output)
+    told_of: dict[str, object] = {"kept": "after"}
+    _meet(before, student)
+    if student.channels in (1, 3) and student.fit_record["stopped"] != "interrupted":
+        try:
+            told_of = _kept(before, student, noisy, min(megapixels, MEGAPIXELS), told.seed)
+        except KeyboardInterrupt:
+            student.fit_record["stopped"] = "interrupted"
+    student.fit_record["adaptation"].update(told_of)
+    return _saved(student, options.output)
+
+
+def _saved(student: AsymmetricMaskDenoiser, output: str | Path | None) -> AsymmetricMaskDenoiser:
+    if output is not None:
+        save_model(student, output)
     return student
 
 
@@ -85,11 +94,17 @@ def _meet(before: AsymmetricMaskDenoiser, student: AsymmetricMaskDenoiser) -> No
 
 
 def _kept(
-    before: AsymmetricMaskDenoiser, student: AsymmetricMaskDenoiser, noisy: object, seed: int
+    before: AsymmetricMaskDenoiser,
+    student: AsymmetricMaskDenoiser,
+    noisy: object,
+    megapixels: float,
+    seed: int,
 ) -> dict[str, object]:
     """Return whether the student still denoises such pictures; else it gets its old weights."""
     models = {"before": before, "after": student}
-    ranks = {rank.name: rank for rank in rank_models(models, noisy, seed=seed)}
+    ranks = {
+        rank.name: rank for rank in rank_models(models, noisy, megapixels=megapixels, seed=seed)
+    }
     kept = "after" if ranks["after"].helps or not ranks["before"].helps else "before"
     if kept == "before":
         student.backbone.load_state_dict(before.backbone.state_dict())

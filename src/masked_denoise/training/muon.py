@@ -24,9 +24,9 @@ class Muon(torch.optim.AdamW):
     """Steps along orthogonal momentum for inner weights, and as AdamW does for all others.
 
     Inner weights are those of two dimensions or more but the first and the last of them, which face
-    pixels; a kernel counts as a matrix with a row for each output channel. Their steps are scaled
-    as Liu et al. 2025 ("Muon is scalable for LLM training", Eq. 4) do, so that a learning rate of
-    AdamW fits.
+    pixels; a kernel counts as a matrix, its first dimension by all others. A network that has no
+    such weights is trained by AdamW alone. Steps are scaled as Liu et al. 2025 ("Muon is scalable
+    for LLM training", Eq. 4) do, so that a learning rate of AdamW fits.
 
     Args:
         weights: parameters of a network, in its order.
@@ -55,15 +55,20 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Take one step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         groups = inner, others = self.param_groups
         for weight in inner["params"]:
             if weight.grad is not None:
                 self._step_inner(weight, weight.grad, inner["lr"], inner["weight_decay"])
         self.param_groups = [others]
         try:
-            return super().step(closure)
+            super().step()
         finally:
             self.param_groups = groups
+        return loss
 
     def _step_inner(self, weight: Tensor, slope: Tensor, rate: float, decay: float) -> None:
         state = self.state[weight]

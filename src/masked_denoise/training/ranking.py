@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MEGAPIXELS = 4.0
 SHRINK = 2.0
-LEFT = 1.3  # true noise over what a good denoiser takes off: chosen on half of the PolyU dev scenes
+TRUE_OVER_REMOVED = 1.3  # noise, to what a good model takes off: chosen on half of the dev scenes
 QUIETEST = 0.5 / 255
 DRAWS = 2  # of noise on each picture
 
@@ -43,7 +43,7 @@ class Rank:
 
     Attributes:
         name: of the model.
-        psnr: in dB, of what it made of them, mean over the pictures.
+        psnr: in dB, of the pictures it denoised, against what the noise was simulated on; mean.
         gain: in dB, over the noisy pictures. A model that gains nothing is not for these pictures.
     """
 
@@ -71,7 +71,8 @@ def rank_models(
     of less than about 0.1 dB say nothing.
 
     Args:
-        models: denoisers by name, all for the same number of channels, 1 or 3.
+        models: denoisers by name, all for the same number of channels, 1 or 3, and the same range
+            of float values.
         noisy: noisy pictures, in any of the forms that `fit` takes.
         reference: cleans the pictures for the test; it should be a good one. Default: the model
             camera-small, which comes with the package.
@@ -80,7 +81,8 @@ def rank_models(
 
     Raises:
         DataError: there is no model.
-        SettingError: the models are for other numbers of channels than 1 or 3, or differ.
+        SettingError: the models are for other numbers of channels than 1 or 3, or differ; the
+            reference is for another number; megapixels is not above 0.
         DataError, SizeError, PixelError, ImageReadError: the pictures cannot be used.
 
     >>> from masked_denoise import AsymmetricMaskDenoiser
@@ -88,8 +90,14 @@ def rank_models(
     >>> [rank.name for rank in rank_models(models, np.random.rand(64, 64, 3))]
     ['one']
     """
-    channels = _channels(models)
-    tests = made_tests(noisy, reference or _shipped(channels), megapixels=megapixels, seed=seed)
+    like = _alike(models)
+    reference = reference or _shipped(like)
+    if reference.channels != like.channels or not megapixels > 0:
+        raise SettingError(
+            f"the reference has {reference.channels} channels, the models have {like.channels}, "
+            f"megapixels is {megapixels}; equal numbers and megapixels above 0 are needed"
+        )
+    tests = made_tests(noisy, reference, megapixels=megapixels, seed=seed)
     ranks = [_rank(name, model, tests, seed) for name, model in models.items()]
     return sorted(ranks, key=lambda rank: -rank.psnr)
 
@@ -113,7 +121,7 @@ def made_tests(
     for number, window in enumerate(windows_of(noisy, reference.channels, megapixels, seed)):
         before = np.moveaxis(smaller(window, 1, reference.value_range), 0, 2)
         after = reference.denoise(np.ascontiguousarray(before), seed=seed)
-        level = max(LEFT * _luma_deviation(before, after), QUIETEST)
+        level = max(TRUE_OVER_REMOVED * _luma_deviation(before, after), QUIETEST)
         clean = torch.from_numpy(smaller(np.moveaxis(after, 2, 0), SHRINK))
         noise = CameraNoise(sigma=(level, level))
         for draw in range(DRAWS):
@@ -146,19 +154,25 @@ def _luma_deviation(noisy: Pixels, clean: Pixels) -> float:
     return float(luma.std())
 
 
-def _channels(models: Mapping[str, AsymmetricMaskDenoiser]) -> int:
+def _alike(models: Mapping[str, AsymmetricMaskDenoiser]) -> AsymmetricMaskDenoiser:
+    """Return one of the models, of which all take the same pictures."""
     if not models:
         raise DataError("there are no models to rank; one is needed")
-    found = {model.channels for model in models.values()}
-    if len(found) > 1 or not found <= {1, 3}:
-        told = ", ".join(f"{name} {model.channels}" for name, model in models.items())
+    found = {(model.channels, model.value_range) for model in models.values()}
+    first = next(iter(models.values()))
+    if len(found) > 1 or first.channels not in (1, 3):
+        told = ", ".join(f"{n} {m.channels} and {m.value_range}" for n, m in models.items())
         raise SettingError(
-            f"the models have these numbers of channels: {told}; all must have 1, or all 3"
+            f"the models have these numbers of channels and value ranges: {told}; all must be "
+            "alike, with 1 channel or 3"
         )
-    return found.pop()
+    return first
 
 
-def _shipped(channels: int) -> AsymmetricMaskDenoiser:
+def _shipped(like: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
+    """Return the model that comes with the package, for the pictures that another takes."""
     from ..pretrained.shipped import as_grey, load_shipped
 
-    return load_shipped() if channels == 3 else as_grey(load_shipped())
+    model = load_shipped() if like.channels == 3 else as_grey(load_shipped())
+    model.value_range = like.value_range
+    return model.to(next(like.backbone.parameters(), torch.empty(0)).device)
