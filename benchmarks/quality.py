@@ -76,7 +76,8 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--minutes", type=float)
     ask.add_argument("--adapt", type=float, help="minutes to adapt --model, a student")
     ask.add_argument("--learn-noise", type=float, help="minutes of learn_noise, a new student")
-    ask.add_argument("--also", nargs="*", default=[], help="more noisy folders to adapt to")
+    ask.add_argument("--also", nargs="*", default=[], help="more noisy folders to train on")
+    ask.add_argument("--unseen", action="store_true", help="train on no picture that is scored")
     ask.add_argument("--steps", type=int)
     ask.add_argument("--fit", default="{}", help='more arguments of fit, as JSON: {"crop": 96}')
     ask.add_argument("--denoiser", default="{}", help="more arguments of the denoiser, as JSON")
@@ -88,8 +89,10 @@ def arguments() -> argparse.Namespace:
 
 def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
     torch.manual_seed(args.seed)
+    scored = {pair.image for pair in find_pairs(args.noisy, args.clean).pairs}
+    noisy = [path for path, _ in find_images([args.noisy, *args.also])]
+    noisy = [path for path in noisy if not (args.unseen and path in scored)]
     if args.adapt or args.learn_noise:
-        noisy = [path for path, _ in find_images([args.noisy, *args.also])]
         told = {"seed": args.seed, **json.loads(args.fit)}
         if args.adapt:
             student = AsymmetricMaskDenoiser.from_pretrained(args.model)
@@ -105,7 +108,7 @@ def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
         args.backbone, preset=args.preset, **json.loads(args.denoiser)
     )
     budget = {"minutes": args.minutes, "steps": args.steps}
-    denoiser.fit(args.noisy, seed=args.seed, **budget, **json.loads(args.fit))
+    denoiser.fit(noisy, seed=args.seed, **budget, **json.loads(args.fit))
     denoiser.save_pretrained(folder / "model")
     return denoiser
 

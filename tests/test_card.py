@@ -64,6 +64,24 @@ def test_what_is_told_survives_loading_and_saving(
     assert (tmp_path / "a" / README).read_text() != (tmp_path / "b" / README).read_text()
 
 
+def test_numbers_of_old_weights_end_with_the_old_weights(
+    denoiser: AsymmetricMaskDenoiser, tmp_path: Path
+) -> None:
+    told = {"training_data": "Own micrographs.", "license": "cc-by-4.0"}
+    denoiser.card = dict(told)
+    noisy = np.random.default_rng(0).random((48, 48, 3), dtype=np.float32)
+    denoiser.fit(noisy, steps=1, crop=32, progress=False)
+    assert denoiser.card == told, "what is told before the first training is about it"
+    denoiser.save_pretrained(tmp_path, metrics={"own pictures": {"PSNR": 31.2}})
+    again = from_pretrained(tmp_path)
+    again.fit(noisy, steps=1, crop=32, progress=False)
+    again.fit(noisy, steps=1, crop=32, progress=False)
+    assert "metrics" not in again.card
+    assert again.card["license"] == "cc-by-4.0"
+    assert again.card["training_data"].startswith("Own micrographs. ")
+    assert again.card["training_data"].count("trained further") == 1
+
+
 def test_a_license_of_another_name(denoiser: AsymmetricMaskDenoiser, tmp_path: Path) -> None:
     denoiser.save_pretrained(tmp_path, license="For my students only")
     data = ModelCard.load(tmp_path / README).data.to_dict()

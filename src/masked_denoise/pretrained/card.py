@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 README, PICTURE = "README.md", "before_after.png"
 _MARK = re.compile(r"\n<!-- written by masked-denoise, SHA-256 ([0-9a-f]{64}) -->\n*\Z")
+_FURTHER = "The weights were trained further after that, on pictures that are not named here."
 _LARGEST_SIDE = 512  # pixels of the picture that is shown
 _LICENSES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
@@ -50,6 +51,19 @@ def tell(
                 "{'SIDD validation': {'PSNR': 37.93}}"
             )
         denoiser.card["metrics"] = plain(metrics, "metrics")
+
+
+def after_training(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
+    """Return what still holds of `denoiser.card` once its weights are trained further.
+
+    Numbers were those of the old weights. The licence stays: what comes of them falls under it.
+    """
+    card = {key: value for key, value in denoiser.card.items() if key != "metrics"}
+    told = card.get("training_data")
+    trained = denoiser.fit_record or "source" in card
+    if told and trained and _FURTHER not in told:
+        card["training_data"] = f"{told} {_FURTHER}"
+    return card
 
 
 def write_card(

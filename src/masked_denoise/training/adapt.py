@@ -108,5 +108,6 @@ def _kept(
     kept = "after" if ranks["after"].helps or not ranks["before"].helps else "before"
     if kept == "before":
         student.backbone.load_state_dict(before.backbone.state_dict())
+        student.card = before.card
     gains = {name: round(rank.gain, 3) for name, rank in ranks.items()}
     return {"kept": kept, "simulated_gain": gains}

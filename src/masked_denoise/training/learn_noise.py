@@ -148,6 +148,7 @@ def _train(
 
     before = {name: value.clone() for name, value in student.backbone.state_dict().items()}
     pairs = SimulatedPairs(clean, settings, noise=noise, scale=scale)
+    card = dict(student.card)
     judge = Targets(pairs.held_out(student.traits.size_multiple))
     student.eval()
     old = judge.score(student)
@@ -157,3 +158,4 @@ def _train(
     student.fit_record["kept"] = "before" if new < old else "after"
     if new < old:
         student.backbone.load_state_dict(before)
+        student.card = card

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..checkpoint import FORMAT, recipe_of, save_model
 from ..errors import SettingError, TrainingError
 from ..memory import held_memory
+from ..pretrained.card import after_training
 from ..scheme import Key, Purpose
 from .batches import Batches, as_batches
 from .learner import Learner
@@ -85,6 +86,7 @@ def train(
         try:
             if state is not None:
                 trainer.load(state)
+            denoiser.card = after_training(denoiser)
             trainer.run()
             if trainer.stopped != "interrupted":
                 accelerator.wait_for_everyone()  # until the model is written
