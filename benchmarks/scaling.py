@@ -22,6 +22,7 @@ import torch
 from timing import Run, exponent
 
 from masked_denoise import AsymmetricMaskDenoiser, RandomPartition
+from masked_denoise.memory import held_memory
 from masked_denoise.ops import MaskedImage
 from masked_denoise.scheme import Key
 
@@ -112,15 +113,16 @@ def run(point: dict[str, Any]) -> dict[str, Any]:
     work = STAGES[point["stage"]](point)
     repeat = max(1, min(20, PIXELS // (point["side"] ** 2 * point.get("batch", 1))))
     before = reset_peak(device)
-    work()
-    peak = peak_bytes(device) - before
-    seconds = []
-    for _ in range(repeat):
-        start = time.perf_counter()
+    with held_memory():  # as within fit and denoise
         work()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+        peak = peak_bytes(device) - before
+        seconds = []
+        for _ in range(repeat):
+            start = time.perf_counter()
+            work()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
     return {"seconds": sorted(seconds)[len(seconds) // 2], "peak_bytes": max(peak, 0)}
 
 

@@ -86,3 +86,10 @@ def test_images_of_a_batch_do_not_mix() -> None:
     torch.testing.assert_close(
         smooth_chroma(batch, radius=4)[1:], smooth_chroma(batch[1:], radius=4)
     )
+
+
+def test_large_images_in_pieces_have_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.rand(2, 3, 150, 131, generator=torch.Generator().manual_seed(0))
+    whole = smooth_chroma(image, radius=5)
+    monkeypatch.setattr("masked_denoise.chroma.TILE", 32)
+    assert torch.equal(smooth_chroma(image, radius=5), whole)

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import SettingError, SizeError
+from .tiling import tiled
 
 EPSILON = 4e-4  # variance of luma, on the 0..1 scale, from which on an edge is kept
+TILE = 1024  # side of the pieces of large images that are filtered one by one
 LIMIT = 2.0  # most that a pixel's chroma may change, in robust standard deviations of the change
 
 
@@ -76,12 +78,16 @@ def smooth_chroma(image: Tensor, *, radius: int, limit: float = LIMIT) -> Tensor
     """
     if image.ndim != 4 or image.shape[1] != 3:
         raise SizeError(f"image has shape {tuple(image.shape)}; (B, 3, H, W) is needed")
+
+    def change_in(piece: Tensor, _: tuple[int, int]) -> Tensor:
+        luma, chroma = piece[:, :1], piece[:, 1:]
+        return guided_filter(luma, chroma, radius=radius, epsilon=EPSILON) - chroma
+
     opponent = to_opponent(image)
-    luma, chroma = opponent[:, :1], opponent[:, 1:]
-    change = guided_filter(luma, chroma, radius=radius, epsilon=EPSILON) - chroma
-    deviation = 1.4826 * _median(change.abs().flatten(2))[..., None, None]
-    change = torch.minimum(torch.maximum(change, -limit * deviation), limit * deviation)
-    return from_opponent(torch.cat([luma, chroma + change], dim=1))
+    change = tiled(change_in, opponent, tile=TILE, halo=2 * radius)  # exact: so far does it reach
+    most = limit * 1.4826 * _median(change.abs().flatten(2))[..., None, None]
+    change = change.clamp(-most, most)
+    return from_opponent(torch.cat([opponent[:, :1], opponent[:, 1:] + change], dim=1))
 
 
 def _median(x: Tensor) -> Tensor:

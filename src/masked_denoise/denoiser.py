@@ -58,6 +58,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         chroma_radius: radius in pixels of `smooth_chroma` at the end of `denoise`, for images of
             three channels; 0 for none. Default 8.
         turns: whether the network sees every pass turned or mirrored another way. Default True.
+            The passes of a student, which could not differ otherwise, always are.
         value_range: (low, high) of float images; integers scale by their dtype.
         preset: a named recipe ("amsnet" is the paper); arguments given here win over it.
         backbone_args: arguments of a backbone that is given by name, for example
@@ -489,7 +490,7 @@ class AsymmetricMaskDenoiser(nn.Module):
             megapixels: how many million pixels to look at. Of more, windows of 512 x 512 spread
                 evenly over the pictures are taken.
             settings: others of `fit`, as for `distill`, but no epochs: crops are drawn without
-                end. Default learning rate 1e-3, for a new student 2e-3.
+                end. Default optimizer "muon", learning rate 1e-3, for a new student 2e-3.
 
         Raises:
             SettingError, UnknownNameError: an argument is out of range, not known, or the denoiser
@@ -641,7 +642,8 @@ class AsymmetricMaskDenoiser(nn.Module):
                 depth, or floats (on the 0..1 scale unless the denoiser has a `value_range`). Any
                 size with sides of at least the stride. Integers come back rounded and clipped to
                 their dtype, floats unclipped.
-            passes: number of mask draws to average; default: that of the denoiser.
+            passes: number of mask draws to average; default: that of the denoiser. Of a student,
+                from which nothing is hidden: orientations of the image, of which there are 8.
             seed: the same seed gives the same picture.
             strength: 1 for the full effect, 0 for the noisy image itself.
             nan: "error", or "mask" to have NaN and infinite pixels predicted from the others.

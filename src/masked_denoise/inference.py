@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .calls import Job, NetworkCalls
+from .calls import Job, NetworkCalls, turns_passes
 from .chroma import smooth_chroma
 from .ops import MaskedImage, replace
 from .refine import Refinement
@@ -98,12 +98,13 @@ def _denoise_piece(
     """Return the mean of `passes` draws over one tile, refined if so set; tell `spread` of them."""
     denoiser, place = calls.denoiser, _place(image, bad, origin)
     scheme = denoiser.scheme.inference or denoiser.scheme
+    turned = turns_passes(denoiser)
 
     def draws() -> Iterator[tuple[MaskedImage, int]]:
         for draw in range(passes):
             key = Key(seed, Purpose.INFER, draw)
             masked = MaskedImage(image, scheme, key, denoiser.stride, of_pass=True, **place)
-            yield masked, TURNS[draw % len(TURNS)] if denoiser.turns else 0
+            yield masked, TURNS[draw % len(TURNS)] if turned else 0
 
     passed = merged_draws(calls, draws())
     if spread is not None:

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .calls import turns_passes
 from .errors import SettingError
-from .scheme import Checkerboard, Lattice, NothingHidden
+from .scheme import Checkerboard, Lattice
 from .values import Form, from_batch
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ class Spread:
 def check_draws(denoiser: AsymmetricMaskDenoiser, passes: int) -> None:
     """Raise SettingError where the passes of a denoiser cannot lie apart."""
     scheme = denoiser.scheme.inference or denoiser.scheme
-    if type(scheme) in (NothingHidden, Checkerboard, Lattice) and not denoiser.turns:
+    if type(scheme) in (Checkerboard, Lattice) and not turns_passes(denoiser):
         raise SettingError(
-            f"return_std needs passes that differ, and those of {scheme!r} all hide the same: ask "
-            "the teacher of a student, or set denoiser.turns = True to compare orientations"
+            f"return_std needs passes that differ, and those of {scheme!r} all hide the same: set "
+            "denoiser.turns = True to compare orientations"
         )
     if passes < 2:
         raise SettingError(f"passes is {passes}; return_std=True needs 2 or more, better passes=8")

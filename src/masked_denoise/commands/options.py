@@ -65,7 +65,9 @@ Model = Annotated[
 Passes = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Mask draws to average; more take longer.  \\[default: the model's]",
+        min=1,
+        help="Mask draws to average, of camera-small up to 8 orientations; more take longer.  "
+        "\\[default: the model's]",
         rich_help_panel=DENOISING,
     ),
 ]  # fmt: skip

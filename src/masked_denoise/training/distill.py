@@ -231,15 +231,11 @@ def _mix_in(
         result: Array = student.denoise(picture, passes=orientations)
         return result
 
-    turns, student.turns = student.turns, True
-    try:
-        for pair in pairs:
-            noisy, target = np.split(pair, 2)
-            own = denoised(noisy, ask_student).astype(np.float64)
-            mean = (1 - share) * target + share * own
-            pair[len(noisy) :] = np.rint(mean) if pair.dtype.kind in "iu" else mean
-    finally:
-        student.turns = turns
+    for pair in pairs:
+        noisy, target = np.split(pair, 2)
+        own = denoised(noisy, ask_student).astype(np.float64)
+        mean = (1 - share) * target + share * own
+        pair[len(noisy) :] = np.rint(mean) if pair.dtype.kind in "iu" else mean
 
 
 def denoised(window: Array, denoise: Denoise) -> Array:
