@@ -226,12 +226,13 @@ def draw(results: dict[str, Pictures], truth: Pictures, sensor: Sensor, path: st
     """Write crops of all methods side by side."""
     from masked_denoise.images import ImageFile, write_image
 
+    short = {"BM3D, Anscombe": "Anscombe"}  # a label is no wider than its crop
     rows = []
     for name, clean in truth.items():
         top, left = (max(0, side // 2 - 80) for side in clean.shape)
         place = (slice(top, top + 160), slice(left, left + 160))
         row = [
-            (f"{method}: {float(psnr(sensor.unit(one[name]), clean)):.1f} dB",
+            (f"{short.get(method, method)}: {float(psnr(sensor.unit(one[name]), clean)):.1f} dB",
              np.sqrt(sensor.unit(one[name])[place].clip(0, 1)))
             for method, one in results.items()
         ]  # fmt: skip

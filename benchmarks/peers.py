@@ -47,7 +47,7 @@ ENVIRONMENTS = {
 }
 GRIDS: dict[str, list[Settings]] = {
     "opencv-nlm": [{"h": h, "h_colour": c} for h, c in product((2, 3, 4, 5), (2, 3, 5, 8))],
-    "skimage-nlm": [{"factor": factor} for factor in (1, 1.5, 2, 3, 4, 6)],
+    "skimage-nlm": [{"factor": factor} for factor in (2, 3, 4, 6, 8, 12)],
     "skimage-wavelet": [
         {"method": method, "factor": luma, "chroma_factor": chroma}
         for method, luma, chroma in product(
