@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from .errors import BackboneError, SettingError
 from .pixels import reflect_pad
-from .scheme import NothingHidden
 
 if TYPE_CHECKING:
     from .denoiser import AsymmetricMaskDenoiser
@@ -31,15 +30,6 @@ _TURNS: tuple[tuple[tuple[int, ...], bool], ...] = (  # flipped dimensions, then
     ((3,), False), ((2, 3), True), ((2,), False), ((), True),
 )  # fmt: skip
 SHARE = 0.5  # of the free memory that a call may take
-
-
-def turns_passes(denoiser: AsymmetricMaskDenoiser) -> bool:
-    """Return whether every pass is seen turned another way.
-
-    Where nothing is hidden, passes have nothing else to differ by: there they always are.
-    """
-    scheme = denoiser.scheme.inference or denoiser.scheme
-    return denoiser.turns or type(scheme) is NothingHidden
 
 
 class Learnt:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .calls import Job, NetworkCalls, turns_passes
+from .calls import Job, NetworkCalls
 from .chroma import smooth_chroma
 from .ops import MaskedImage, replace
 from .refine import Refinement
 from .scheme import Key, Purpose
 from .tiling import tiled
-from .uncertainty import Spread
+from .uncertainty import Spread, turns_passes
 
 if TYPE_CHECKING:
     from .denoiser import AsymmetricMaskDenoiser

@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .calls import turns_passes
 from .errors import SettingError
-from .scheme import Checkerboard, Lattice
+from .scheme import Checkerboard, Lattice, NothingHidden
 from .values import Form, from_batch
 
 if TYPE_CHECKING:
@@ -47,6 +46,15 @@ class Spread:
     def deviation(self) -> Tensor:
         """Return the sample standard deviation (B, C, H, W), float32; of two draws or more."""
         return (self.squares / (self.number - 1)).sqrt()
+
+
+def turns_passes(denoiser: AsymmetricMaskDenoiser) -> bool:
+    """Return whether every pass is seen turned another way.
+
+    Where nothing is hidden, passes have nothing else to differ by: there they always are.
+    """
+    scheme = denoiser.scheme.inference or denoiser.scheme
+    return denoiser.turns or type(scheme) is NothingHidden
 
 
 def check_draws(denoiser: AsymmetricMaskDenoiser, passes: int) -> None:
