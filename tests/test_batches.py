@@ -19,7 +19,13 @@ from masked_denoise.images import ImageFile, write_image
 from masked_denoise.training import pictures as pictures_module
 from masked_denoise.training.batches import Batches, LoaderBatches, as_batches
 from masked_denoise.training.crops import CropBatches
-from masked_denoise.training.pictures import Pictures, image_of, split
+from masked_denoise.training.pictures import (
+    Pictures,
+    image_of,
+    pictures_in_memory,
+    split,
+    windows,
+)
 from masked_denoise.training.settings import FitSettings
 
 RNG = np.random.default_rng(0)
@@ -350,3 +356,42 @@ def test_loader_batches_that_yield_nothing_later_end_with_an_error() -> None:
 def test_pictures_can_come_from_any_reader() -> None:
     made = Pictures(lambda index: BYTES[index].transpose(2, 0, 1), [40 * 52] * 5, 40)
     assert take(CropBatches(made, SETTINGS), 1)[0].shape == (4, 3, 16, 16)
+
+
+# -- windows ----------------------------------------------------------------------------------
+
+
+def test_many_pictures_are_taken_in_windows() -> None:
+    arrays = [np.full((40, 30), k, np.uint8) for k in range(4)] + [np.zeros((8, 200))]
+    some = pictures_in_memory(arrays, 1)
+    taken = list(windows(some, 8 * 256 / 1e6, seed=3, side=16))
+    assert len(taken) == 8
+    assert {w.shape for w in taken} == {(1, 16, 16), (1, 8, 16)}
+    assert {int(w.max()) for w in taken} == {0, 1, 2, 3}
+    again = windows(some, 8 * 256 / 1e6, seed=3, side=16)
+    assert all(np.array_equal(a, b) for a, b in zip(taken, again, strict=True))
+    assert len(list(windows(some, 1, seed=3, side=16))) == 5
+
+
+def test_small_pictures_are_taken_as_many_as_asked() -> None:
+    some = pictures_in_memory([np.zeros((32, 32))] * 50, 1)
+    assert [w.shape for w in windows(some, 20 * 1024 / 1e6, seed=0)] == [(1, 32, 32)] * 20
+
+
+def test_of_pictures_on_demand_only_some_are_read() -> None:
+    class Counting:
+        reads = 0
+
+        def __len__(self) -> int:
+            return 5000
+
+        def __getitem__(self, index: int) -> Tensor:
+            self.reads += 1
+            return torch.full((1, 32, 32), index / 5000)
+
+    source = Counting()
+    batches = as_batches(source, FitSettings(steps=1), channels=1)
+    source.reads = 0
+    taken = list(batches.windows(1.0, 16))
+    assert len(taken) == source.reads == 8
+    assert len({float(w.max()) for w in taken}) == 8

@@ -231,25 +231,6 @@ def test_a_student_learns_from_its_teacher_and_the_teacher_stays() -> None:
     assert (told["teacher_passes"], told["rounds"], told["megapixels"]) == (2, 1, 0.004)
 
 
-def test_many_pictures_are_taken_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distillation, "WINDOW", 16)
-    arrays = [np.full((1, 40, 30), k, np.uint8) for k in range(4)] + [np.zeros((1, 8, 200))]
-    pictures = distillation.pictures_in_memory([a[0] for a in arrays], 1)
-    windows = list(distillation._windows(pictures, 8 * 256 / 1e6, seed=3))
-    assert len(windows) == 8
-    assert {w.shape for w in windows} == {(1, 16, 16), (1, 8, 16)}
-    assert {int(w.max()) for w in windows} == {0, 1, 2, 3}
-    again = list(distillation._windows(pictures, 8 * 256 / 1e6, seed=3))
-    assert all(np.array_equal(a, b) for a, b in zip(windows, again, strict=True))
-    assert len(list(distillation._windows(pictures, 1, seed=3))) == 5
-
-
-def test_small_pictures_are_taken_as_many_as_asked() -> None:
-    pictures = distillation.pictures_in_memory([np.zeros((32, 32))] * 50, 1)
-    windows = list(distillation._windows(pictures, 20 * 1024 / 1e6, seed=0))
-    assert [window.shape for window in windows] == [(1, 32, 32)] * 20
-
-
 def test_rounds_move_the_targets_half_way() -> None:
     noisy = np.full((1, 8, 8), 40_000, np.uint16)
     pairs = [np.concatenate([noisy, noisy])]

@@ -18,7 +18,7 @@ from masked_denoise.errors import (
     PixelError,
     SettingError,
 )
-from masked_denoise.noise import ChannelNoise, NoiseReport, _fit, measure_noise, plot_noise
+from masked_denoise.noise import ChannelNoise, NoiseReport, fit_line, measure_noise, plot_noise
 
 POLYU = Path(__file__).resolve().parents[2] / "shared" / "data" / "polyu"
 
@@ -130,10 +130,10 @@ def test_fit_passes_below_a_textured_brightness() -> None:
     intensity = np.linspace(0.1, 0.9, 9)
     variance = 0.004 * intensity + 0.0002
     variance[[2, 8]] *= 6
-    slope, offset, error = _fit(intensity, variance, np.ones(9))
+    slope, offset, error = fit_line(intensity, variance, np.ones(9))
     assert (slope, offset) == pytest.approx((0.004, 0.0002), rel=0.05)
     assert error > 0.4
-    slope, offset, error = _fit(intensity, 0.01 - 0.005 * intensity, np.ones(9))
+    slope, offset, error = fit_line(intensity, 0.01 - 0.005 * intensity, np.ones(9))
     assert slope == 0
     assert 0.005 < offset < 0.01
 

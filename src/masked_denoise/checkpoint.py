@@ -127,8 +127,8 @@ def recipe_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
     """Return what makes the denoiser again, weights apart, as values that JSON holds."""
     from . import __version__
 
-    settings = denoiser.refinement
-    return {
+    settings, levels = denoiser.refinement, denoiser.noise_level
+    recipe = {
         "format": FORMAT,
         "library_version": __version__,
         "backbone": {
@@ -148,6 +148,7 @@ def recipe_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
         "value_range": None if denoiser.value_range is None else list(denoiser.value_range),
         "preset": denoiser.preset,
     }
+    return recipe if levels is None else {**recipe, "noise_level": [list(one) for one in levels]}
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -269,6 +270,7 @@ def _build(
             "scheme": _make_scheme(config["scheme"], scheme, where),
             "refine": Refinement(**config["refine"]) if config["refine"] else False,
             "value_range": None if value_range is None else (value_range[0], value_range[1]),
+            "noise_level": config.get("noise_level"),
         }
         if backbone is not None:
             return AsymmetricMaskDenoiser(backbone, **settings)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import SettingError, SizeError
 from .tiling import tiled
+from .windows import window_mean
 
 EPSILON = 4e-4  # variance of luma, on the 0..1 scale, from which on an edge is kept
 TILE = 1024  # side of the pieces of large images that are filtered one by one
@@ -51,12 +51,12 @@ def guided_filter(guide: Tensor, image: Tensor, *, radius: int, epsilon: float) 
     if radius < 1 or not epsilon > 0:
         raise SettingError(f"radius {radius}, epsilon {epsilon}: positive numbers are needed")
     joined = torch.cat([guide, image, guide * guide, guide * image], dim=1)
-    mean = _window_mean(joined, radius)
+    mean = window_mean(joined, radius)
     channels = image.shape[1]
     mean_guide, mean_image, square, product = torch.split(mean, [1, channels, 1, channels], dim=1)
     slope = (product - mean_guide * mean_image) / (square - mean_guide.square() + epsilon)
     offset = mean_image - slope * mean_guide
-    slope, offset = _window_mean(torch.cat([slope, offset], dim=1), radius).chunk(2, dim=1)
+    slope, offset = window_mean(torch.cat([slope, offset], dim=1), radius).chunk(2, dim=1)
     return slope * guide + offset
 
 
@@ -96,36 +96,3 @@ def _median(x: Tensor) -> Tensor:
     if x.device.type != "cpu" or x.requires_grad or x.dtype == torch.bfloat16:
         return x.median(dim=-1).values
     return torch.from_numpy(np.partition(x.numpy(), middle, axis=-1)[..., middle])
-
-
-def _window_mean(image: Tensor, radius: int) -> Tensor:
-    """Return the mean over (2·radius + 1)² windows, of the pixels inside the image only."""
-    planes = torch.split(
-        image, 1, dim=1
-    )  # one after another: they stay in the cache of the processor
-    return torch.cat([_mean_along(_mean_along(one, 2, radius), 3, radius) for one in planes], dim=1)
-
-
-def _mean_along(x: Tensor, dim: int, radius: int) -> Tensor:
-    """Return the mean over windows of 2·radius + 1 pixels along rows (dim 3) or columns (dim 2).
-
-    Sums of 1, 2, 4, 8 ... pixels are made of each other, and a window of those of its binary
-    digits: so many additions as the length has digits, and no running sum that would round.
-    """
-    size = x.shape[dim]
-    radius = min(radius, size - 1)
-    length, first, digit = 2 * radius + 1, 0, 1
-    power = F.pad(x, (0, 0, radius, radius) if dim == 2 else (radius, radius))
-    total = torch.zeros_like(x)
-    while True:
-        if length & digit:
-            total += power.narrow(dim, first, size)
-            first += digit
-        if 2 * digit > length:
-            break
-        rest = power.shape[dim] - digit
-        power = power.narrow(dim, 0, rest) + power.narrow(dim, digit, rest)
-        digit *= 2
-    place = torch.arange(size, device=x.device)
-    count = (place + radius).clamp_max(size - 1) - (place - radius).clamp_min(0) + 1
-    return total.div_(count.to(x.dtype).view((-1, 1) if dim == 2 else (-1,)))

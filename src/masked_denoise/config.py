@@ -22,7 +22,7 @@ _REQUIRED = {
     "refine", "passes", "observation", "chroma_radius", "turns", "residual", "value_range",
     "preset",
 }  # fmt: skip
-_OPTIONAL = {"training", "weights_sha256", "channels_last", *ABOUT}
+_OPTIONAL = {"training", "weights_sha256", "channels_last", "noise_level", *ABOUT}
 _LARGEST_FILE = 4 << 20  # bytes
 _LARGEST_NUMBER = 10**7  # of a network's or scheme's arguments: no width, depth or size is larger
 _DEEPEST, _MOST_VALUES, _LONGEST_TEXT = 16, 20_000, 100_000
@@ -157,9 +157,15 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_range(value: Any) -> bool:
-    return value is None or (
-        type(value) is list and len(value) == 2 and all(map(_is_number, value))
-    )
+    return value is None or _is_pair(value)
+
+
+def _is_levels(value: Any) -> bool:
+    return type(value) is list and 0 < len(value) <= 4096 and all(map(_is_pair, value))
+
+
+def _is_pair(value: Any) -> bool:
+    return type(value) is list and len(value) == 2 and all(map(_is_number, value))
 
 
 def _is_strides(value: Any) -> bool:
@@ -236,7 +242,10 @@ _RULES: dict[str, Rule] = {
         _is_refinement, 'null, or an object of "draws", "share", "masked" and "balanced"'
     ),
     "passes": _whole(1, 1_000_000),
-    "observation": Rule(_is_number, "a number"),
+    "observation": Rule(
+        lambda value: _is_number(value) or value == "measured", 'a number or "measured"'
+    ),
+    "noise_level": Rule(_is_levels, "a list of pairs of numbers"),
     "chroma_radius": _whole(0, 1_000_000),
     "turns": _BOOL,
     "residual": _BOOL,

@@ -18,6 +18,7 @@ from .errors import SettingError, SizeError
 from .inference import TILE, denoise_batch
 from .losses import LossKind, target_loss, total_loss
 from .memory import held_memory
+from .observation import NoiseLevel, check_levels
 from .ops import MaskedImage
 from .pixels import PixelDownsample
 from .presets import preset as named_preset
@@ -54,13 +55,21 @@ class AsymmetricMaskDenoiser(nn.Module):
             False: it predicts the image itself; "auto" (the default): True for mean fill around
             a backbone without a global skip of its own.
         observation: share of the pixel's own noisy value in the result, in [0, 1); of its luma
-            where the image has three channels. Default 0.15.
+            where the image has three channels. "measured": in each channel as much as its variances
+            ask for (`observation.weighed`), where the noise is independent from pixel to pixel.
+            Default 0.15.
         chroma_radius: radius in pixels of `smooth_chroma` at the end of `denoise`, for images of
             three channels; 0 for none. Default 8.
         turns: whether the network sees every pass turned or mirrored another way. Default True.
             The passes of a student, which could not differ otherwise, always are.
         value_range: (low, high) of float images; integers scale by their dtype.
-        preset: a named recipe ("amsnet" is the paper); arguments given here win over it.
+        noise_level: for observation="measured": (slope, offset) of the noise's variance over the
+            value of a pixel, where white is 1; one pair for all channels, or one for each. Default:
+            `fit` finds it, and replaces what is given here.
+        preset: a named recipe ("amsnet" is the paper); arguments given here win over it. Without
+            one, the first `fit` measures the noise, and decides what is not given here: the advised
+            strides, or the preset "independent" where the noise is that. Until then, and where the
+            noise cannot be measured, it is "default".
         backbone_args: arguments of a backbone that is given by name, for example
             {"widths": (16, 32, 64)}.
         channels_last: whether a backbone that is given by name takes that memory layout, where it
@@ -94,22 +103,23 @@ class AsymmetricMaskDenoiser(nn.Module):
         passes: int | None = None,
         refine: Refinement | bool | None = None,
         residual: bool | str | None = None,
-        observation: float | None = None,
+        observation: float | str | None = None,
         chroma_radius: int | None = None,
         turns: bool | None = None,
         value_range: ValueRange | None = None,
+        noise_level: Sequence[Sequence[float]] | None = None,
         preset: str | None = None,
         backbone_args: dict[str, Any] | None = None,
         channels_last: bool | None = None,
     ) -> None:
         super().__init__()
-        recipe = named_preset(preset or "default")["denoiser"]
         given = {
             "scheme": scheme, "train_stride": train_stride, "stride": stride, "passes": passes,
             "refine": refine, "residual": residual, "observation": observation,
             "chroma_radius": chroma_radius, "turns": turns,
         }  # fmt: skip
-        recipe.update({name: value for name, value in given.items() if value is not None})
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self.undecided = preset is None and len(self._given) < len(given)
         self.backbone_name = backbone if isinstance(backbone, str) else None
         self.backbone_args = dict(backbone_args or {})
         if isinstance(backbone, str):
@@ -121,6 +131,37 @@ class AsymmetricMaskDenoiser(nn.Module):
         else:
             self.backbone = unwrap(backbone, channels)
         self.channels = channels
+        self.value_range = value_range
+        self.noise_level: tuple[NoiseLevel, ...] | None = None
+        if noise_level is not None:
+            self.noise_level = check_levels(noise_level, channels)
+        self.preset = preset
+        self.history: list[dict[str, Any]] = []
+        self.fit_record: dict[str, Any] = {}
+        self.card: dict[str, Any] = {}
+        self.learnt = Learnt()  # about calls of the network
+        residual = self._take(preset or "default", {})
+        self.traits = self._find_traits(channels_last)
+        warn_unless_blind(self.scheme, self.backbone, channels, self.traits)
+        self.residual = self._choose_residual(residual)
+        if self.traits.channels_last:
+            self.backbone.to(memory_format=torch.channels_last)
+
+    def decide(self, preset: str, **settings: Any) -> None:
+        """Take a preset, and settings that go before it, for all that was not given at the start.
+
+        `fit` calls it where there was no preset (`undecided`), when it has measured the noise.
+
+        Raises:
+            UnknownNameError, SettingError: there is no such preset, or a value is out of range.
+        """
+        residual = self._take(preset, settings)
+        self.residual = self._choose_residual(residual)
+        self.preset, self.undecided = preset, False
+
+    def _take(self, preset: str, settings: dict[str, Any]) -> bool | str:
+        """Set what a preset, these settings and those given say; return the wish for `residual`."""
+        recipe = {**named_preset(preset)["denoiser"], **settings, **self._given}
         self.scheme: MaskScheme = recipe["scheme"]
         strides = recipe["train_stride"]
         self.train_strides = (strides,) if isinstance(strides, int) else tuple(strides)
@@ -128,21 +169,12 @@ class AsymmetricMaskDenoiser(nn.Module):
         self.passes: int = recipe["passes"]
         refine = recipe["refine"]
         self.refinement: Refinement | None = Refinement() if refine is True else refine or None
-        self.observation = float(recipe["observation"])
+        self.observation: float | str = recipe["observation"]
         self.chroma_radius: int = recipe["chroma_radius"]
         self.turns: bool = recipe["turns"]
-        self.value_range = value_range
-        self.preset = preset
-        self.history: list[dict[str, Any]] = []
-        self.fit_record: dict[str, Any] = {}
-        self.card: dict[str, Any] = {}
-        self.learnt = Learnt()  # about calls of the network
         self._check_settings()
-        self.traits = self._find_traits(channels_last)
-        warn_unless_blind(self.scheme, self.backbone, channels, self.traits)
-        self.residual = self._choose_residual(recipe["residual"])
-        if self.traits.channels_last:
-            self.backbone.to(memory_format=torch.channels_last)
+        residual: bool | str = recipe["residual"]
+        return residual
 
     # -- training ---------------------------------------------------------------------------
 
@@ -326,7 +358,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         2
         """
         from .training.loop import fit
-        from .training.settings import FitOptions, fit_settings
+        from .training.settings import FitOptions
 
         given = {
             "steps": steps, "epochs": epochs, "minutes": minutes, "batch_size": batch_size,
@@ -343,8 +375,7 @@ class AsymmetricMaskDenoiser(nn.Module):
             save_every=save_every, resume=resume, progress=progress, log_with=log_with,
             device=device, callback=callback,
         )  # fmt: skip
-        recipe = named_preset(self.preset or "default")["fit"]
-        fit(self, data, fit_settings(recipe, given), options)
+        fit(self, data, given, options)
         return self
 
     def distill(
@@ -744,8 +775,11 @@ class AsymmetricMaskDenoiser(nn.Module):
             raise SettingError(
                 f"chroma_radius is {self.chroma_radius!r}; 0 pixels or more is needed"
             )
-        if not 0 <= self.observation < 1:
-            raise SettingError(f"observation is {self.observation}; a share in [0, 1) is needed")
+        share = 0.0 if self.observation == "measured" else self.observation
+        if not isinstance(share, int | float) or not 0 <= share < 1:
+            raise SettingError(
+                f'observation is {self.observation!r}; a share in [0, 1) or "measured" is needed'
+            )
 
     def _check_channels(self, batch: Tensor, came: tuple[int, ...]) -> None:
         if batch.shape[1] != self.channels:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .calls import Job, NetworkCalls
 from .chroma import smooth_chroma
+from .observation import weighed
 from .ops import MaskedImage, replace
 from .refine import Refinement
 from .scheme import Key, Purpose
@@ -69,7 +70,8 @@ def denoise_batch(
     clean, std = clean.chunk(2, dim=1) if spread else (clean, None)
     if denoiser.chroma_radius and image.shape[1] == 3:
         clean = smooth_chroma(clean, radius=denoiser.chroma_radius)
-    mixed = _with_own_pixel(denoiser, image, clean)
+    known = image if bad is None else torch.where(bad, clean, image)
+    mixed = _with_own_pixel(denoiser, known, clean)
     mixed = mixed if strength == 1 else torch.lerp(image, mixed, strength)
     result = mixed if bad is None else torch.where(bad, clean, mixed)
     if std is None:
@@ -79,10 +81,14 @@ def denoise_batch(
 
 
 def _with_own_pixel(denoiser: AsymmetricMaskDenoiser, image: Tensor, clean: Tensor) -> Tensor:
-    """Return the denoised batch with a share of each pixel's own value, in colour of its luma."""
-    if not denoiser.observation:
+    """Return the denoised batch with a share of each pixel's own value; see `observation`."""
+    share = denoiser.observation
+    if isinstance(share, str):
+        levels = denoiser.noise_level
+        return clean if levels is None else weighed(image, clean, levels)
+    if not share:
         return clean
-    back = denoiser.observation * (image - clean)
+    back = share * (image - clean)
     return clean + (back.mean(1, keepdim=True) if image.shape[1] == 3 else back)
 
 
@@ -174,8 +180,8 @@ def _told(
 ) -> Iterator[Tensor]:
     """Yield the passes, of which the spread is told as they show in the result."""
     for draw in passed:
-        mixed = _with_own_pixel(denoiser, image, draw)
-        spread.add(mixed if bad is None else torch.where(bad, draw, mixed))
+        known = image if bad is None else torch.where(bad, draw, image)
+        spread.add(_with_own_pixel(denoiser, known, draw))
         yield draw
 
 

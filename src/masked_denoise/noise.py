@@ -266,7 +266,7 @@ def _join(name: str, k: int, measured: list[_Measured], low: float, scale: float
         everywhere.append(one.mean[:, own])
     seen = (np.concatenate(intensity) - low) / scale
     points, point_variance, counts = _bin(seen, np.concatenate(variance) / scale**2)
-    slope, offset, fit_error = _fit(points, point_variance, counts)
+    slope, offset, fit_error = fit_line(points, point_variance, counts)
     over_image = np.interp((np.concatenate(everywhere) - low) / scale, points, point_variance)
     correlation = products[1:] / products[0] if products[0] > 0 else np.zeros(LAGS)
     return ChannelNoise(
@@ -294,13 +294,17 @@ def _bin(
     return points, np.array([variance[g].mean() for g in inside]), counts[enough].astype(float)
 
 
-def _fit(
+def fit_line(
     intensity: NDArray[np.float64], variance: NDArray[np.float64], counts: NDArray[np.float64]
 ) -> tuple[float, float, float]:
     """Return a, b >= 0 of the robust fit variance = a · intensity + b, and the error of its sigma.
 
     Least squares of relative errors, reweighted; a point above the fit (texture) loses its weight
     sooner than one below.
+
+    Args:
+        intensity, variance: (N,), of N measurements.
+        counts: (N,), how many each of them stands for.
     """
     floor = max(1e-4 * float(variance.max()), 1e-30)
     terms = np.stack([intensity, np.ones_like(intensity)])

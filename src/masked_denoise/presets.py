@@ -54,6 +54,18 @@ _DEFAULT: dict[str, dict[str, Any]] = {
     "fit": {},
 }
 
+_INDEPENDENT: dict[str, dict[str, Any]] = {
+    "denoiser": {
+        **_DEFAULT["denoiser"],
+        "scheme": RandomPartition(4, fill="mean"),
+        "train_stride": 1,
+        "observation": "measured",
+        "chroma_radius": 0,
+    },
+    # batch_size, crop, augment and seed stay as they are: `fit` cuts crops before it decides
+    "fit": {"loss": "l2", "optimizer": "muon"},
+}
+
 _STUDENT: dict[str, dict[str, Any]] = {
     "denoiser": {
         "scheme": NothingHidden(blind=False),
@@ -71,6 +83,7 @@ _STUDENT: dict[str, dict[str, Any]] = {
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "default": _DEFAULT,
+    "independent": _INDEPENDENT,
     "student": _STUDENT,
     "amsnet": _amsnet(smooth=False, refined=True),
     "amsnet-b": _amsnet(smooth=False, refined=False),
@@ -82,6 +95,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 def preset(name: str) -> dict[str, dict[str, Any]]:
     """Return {"denoiser": arguments, "fit": arguments} of a named recipe.
+
+    "independent" is for noise that is independent from pixel to pixel, as that of microscopes,
+    telescopes and raw sensors: stride 1, most neighbours visible (K = 4), means learnt instead of
+    medians, and each pixel's own value weighed by the measured noise.
 
     "student" is one pass of a plain network that sees every pixel: what `distill` makes.
 

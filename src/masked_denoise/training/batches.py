@@ -18,6 +18,7 @@ from ..transfer import to_device
 from ..values import ValueRange, to_batch
 from .crops import CropBatches, Unit
 from .pictures import (
+    Array,
     Pictures,
     image_of,
     pictures_in_files,
@@ -43,6 +44,9 @@ class Batches(Protocol):
 
     def measure(self) -> ValueRange | None:
         """Return the range of the values where they are floats that leave [0, 1]."""
+
+    def windows(self, megapixels: float, side: int) -> Iterator[Array]:
+        """Yield noisy pictures (C, H, W), or windows of them, in the dtype and scale they have."""
 
     value_range: ValueRange | None
     device: torch.device  # where batches go, if it is a GPU; the loop sets it
@@ -192,6 +196,11 @@ class LoaderBatches:
         arrays = [array for image in images for array in split(image, self.channels, "a batch")]
         floats = [array.ravel() for array in arrays if array.dtype.kind == "f"]
         return range_of(np.concatenate(floats)) if floats else None
+
+    def windows(self, megapixels: float, side: int) -> Iterator[Array]:
+        """Yield the images (C, H, W) of the first batches."""
+        for item in self.sample:
+            yield from split(image_of(item), self.channels, "a batch")
 
     def _epoch(self, epoch: int) -> Iterator[object]:
         """Yield this process's items of one reading of the source."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import SizeError
 from ..scheme import WORD, Key, Purpose, hash_key, mix
 from ..values import ValueRange
-from .pictures import Pictures, measured_range
+from .pictures import Array, Pictures, measured_range, pictures_held, windows
 from .settings import FitSettings
 from .store import PixelStore, Place, can_hold, crop_of, unit_scale
 
@@ -98,6 +98,18 @@ class CropBatches:
     def measure(self) -> ValueRange | None:
         """Return the range of the values where they are floats that leave [0, 1]."""
         return measured_range(self.pictures)
+
+    def windows(self, megapixels: float, side: int) -> Iterator[Array]:
+        """Yield the pictures (C, H, W), or windows spread evenly over them, as they are stored.
+
+        Of pictures that are not in memory only as many are read as a first look takes.
+        """
+        if self.pictures.arrays is not None:
+            return windows(self.pictures, megapixels, self.settings.seed, side=side)
+        count = len(self.pictures)
+        looks = range(0, count, math.ceil(count / self.pictures.looks))
+        some = [self.pictures.read(index) for index in looks]
+        return windows(pictures_held(some), megapixels, self.settings.seed, side=side)
 
     def _words(self, purpose: int, number: int) -> list[int]:
         """Return four words of 32 bits for a crop: which picture, row, column, orientation."""

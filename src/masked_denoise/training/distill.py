@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,18 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, SettingError
-from ..scheme import Key, Purpose, hash_key
 from .batches import Batches, pictures_of
 from .crops import CropBatches
 from .loop import train
-from .pictures import Array, Pictures, image_of, pictures_in_memory, split
+from .pictures import (
+    Array,
+    Pictures,
+    count_windows,
+    image_of,
+    pictures_in_memory,
+    split,
+    windows,
+)
 from .settings import BUDGETS, FitOptions, FitSettings
 from .student import StudentTrainer, check_student, split_settings
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
-WINDOW = 512  # sides in pixels of what is taken from pictures that are too many to take whole
 MEGAPIXELS = 32.0
 TURNS = 8  # orientations over which a student is averaged for the targets of the next round
 OPINIONS = 4  # ... and for its own share of the first targets
@@ -59,10 +63,10 @@ def distill(
         result: Array = teacher.denoise(picture, passes=passes, seed=told.seed)
         return result
 
-    windows = _windows(pictures, megapixels, told.seed)
+    taken = windows(pictures, megapixels, told.seed)
     pairs = [
         _with_target(window, ask_teacher)
-        for window in _bar(windows, pictures, megapixels, options.progress)
+        for window in _bar(taken, pictures, megapixels, options.progress)
     ]
     if trust < 1:
         _mix_in(pairs, made, 1 - trust, OPINIONS)
@@ -162,47 +166,17 @@ def windows_of(noisy: object, channels: int, megapixels: float, seed: int) -> li
     Raises:
         DataError, SizeError, PixelError, ImageReadError: the images cannot be used.
     """
-    return list(_windows(_pictures(noisy, channels, megapixels), megapixels, seed))
-
-
-def _windows(pictures: Pictures, megapixels: float, seed: int) -> Iterator[Array]:
-    """Yield the pictures (C, H, W), or windows spread evenly over them where they are too many."""
-    ends = list(itertools.accumulate(pictures.areas))
-    count = _count(pictures, megapixels)
-    if count is None:
-        yield from map(pictures.read, range(len(pictures)))
-        return
-    for number in range(count):
-        draws = [hash_key(Key(seed, Purpose.WINDOW, 3 * number + k)) / 2**32 for k in range(3)]
-        index = bisect_right(ends, (number + draws[0]) / count * ends[-1])
-        array = pictures.read(min(index, len(pictures) - 1))
-        row, col = (
-            int(draw * (max(0, side - WINDOW) + 1))
-            for draw, side in zip(draws[1:], array.shape[1:], strict=True)
-        )
-        yield array[:, row : row + WINDOW, col : col + WINDOW]
-
-
-def _count(pictures: Pictures, megapixels: float) -> int | None:
-    """Return how many windows to take, None for the pictures as they are.
-
-    A window is as large as its picture where that is smaller; pictures are drawn by their area.
-    """
-    total = sum(pictures.areas)
-    if total <= 1e6 * megapixels:
-        return None
-    pixels = sum(area * min(area, WINDOW**2) for area in pictures.areas) / total
-    return math.ceil(1e6 * megapixels / pixels)
+    return list(windows(_pictures(noisy, channels, megapixels), megapixels, seed))
 
 
 def _bar(
-    windows: Iterator[Array], pictures: Pictures, megapixels: float, progress: bool
+    taken: Iterator[Array], pictures: Pictures, megapixels: float, progress: bool
 ) -> Iterable[Array]:
     from tqdm.auto import tqdm
 
-    total = _count(pictures, megapixels) or len(pictures)
+    total = count_windows(pictures, megapixels) or len(pictures)
     bar: Iterable[Array] = tqdm(
-        windows, total=total, unit="picture", desc="teacher", disable=not progress
+        taken, total=total, unit="picture", desc="teacher", disable=not progress
     )
     return bar
 

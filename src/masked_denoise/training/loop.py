@@ -8,7 +8,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +21,7 @@ from ..pretrained.card import after_training
 from ..scheme import Key, Purpose
 from .batches import Batches, as_batches
 from .learner import Learner
+from .measured import decide, decide_as, find_noise_level, settings_of
 from .schedule import Schedule
 from .session import Interrupt, borrowed_accelerator
 from .settings import FitOptions, FitSettings
@@ -41,9 +42,20 @@ logger = logging.getLogger("masked_denoise")
 
 
 def fit(
-    denoiser: AsymmetricMaskDenoiser, data: object, settings: FitSettings, options: FitOptions
+    denoiser: AsymmetricMaskDenoiser,
+    data: object,
+    given: Mapping[str, Any],
+    options: FitOptions,
 ) -> None:
-    """Train the denoiser's backbone in place; see `AsymmetricMaskDenoiser.fit`."""
+    """Train the denoiser's backbone in place; see `AsymmetricMaskDenoiser.fit`.
+
+    Args:
+        denoiser: to train.
+        data: noisy images.
+        given: settings by name; None for one that was not given.
+        options: of the run.
+    """
+    settings = settings_of(denoiser, given)
 
     def make_batches(process: tuple[int, int]) -> Batches:
         return as_batches(
@@ -55,7 +67,7 @@ def fit(
             process=process,
         )
 
-    train(Trainer, denoiser, make_batches, settings, options)
+    train(Trainer, denoiser, make_batches, settings, options, given)
 
 
 def train(
@@ -64,6 +76,7 @@ def train(
     make_batches: Callable[[tuple[int, int]], Batches],
     settings: FitSettings,
     options: FitOptions,
+    given: Mapping[str, Any] | None = None,
 ) -> None:
     """Make a trainer of the given kind, let it run, and clean up after it.
 
@@ -73,17 +86,28 @@ def train(
         make_batches: called with (rank, number of processes).
         settings: of the run.
         options: of the run.
+        given: those of the settings that the user gave, where the others are still to be decided
+            by the noise.
     """
     with held_memory(), borrowed_accelerator(settings, options) as accelerator:
         accelerator.wait_for_everyone()  # an earlier run may still be writing
         state = state_to_resume(options)
+        undecided = given is not None and denoiser.undecided
         if state is not None:
+            if undecided:
+                decide_as(denoiser, state["recipe"])
+                settings = settings_of(denoiser, given or {})
             check_same_run(state, denoiser, settings, accelerator.num_processes)
             saved = state["recipe"]["value_range"]
             denoiser.value_range = None if saved is None else (saved[0], saved[1])
         batches = make_batches((accelerator.process_index, accelerator.num_processes))
+        advice = decide(denoiser, batches) if undecided and state is None else None
+        if advice is not None:
+            settings = settings_of(denoiser, given or {})
         trainer = kind(denoiser, batches, settings, options, accelerator)
         try:
+            if advice is not None:
+                trainer.tell(advice)
             if state is not None:
                 trainer.load(state)
             denoiser.card = after_training(denoiser)
@@ -121,7 +145,7 @@ class Trainer:
         self.settings, self.options, self.accelerator = settings, options, accelerator
         main = accelerator.is_main_process
         self.files = StateFiles(options.output, options.save_every, writes=main)
-        self.interrupt = Interrupt(self._tell)
+        self.interrupt = Interrupt(self.tell)
         self.batches.device = accelerator.device
         self._find_range()
         self.schedule = Schedule(settings, self._steps_of_budget())
@@ -143,7 +167,7 @@ class Trainer:
             self.denoiser.value_range = self.batches.measure()
             if self.denoiser.value_range is not None:
                 low, high = self.denoiser.value_range
-                self._tell(
+                self.tell(
                     f"the values leave [0, 1]: measured value_range=({low:.6g}, {high:.6g}), which "
                     "the denoiser keeps"
                 )
@@ -404,13 +428,23 @@ class Trainer:
         if self.files.folder is not None:
             self.files.save("last.pt", self._state())
         self.learner.use(self._chosen())
+        self._find_noise_level()
         if self.files.folder is not None:
             self.denoiser.fit_record = self._record()
             save_model(self.denoiser, self.files.folder)
         if self.stopped == "interrupted":
-            self._tell(f"stopped after {self.step} steps; the model is kept")
+            self.tell(f"stopped after {self.step} steps; the model is kept")
         elif self.stopped == "worse":
-            self._tell(f"the validation score got worse; stopped after {self.step} steps")
+            self.tell(f"the validation score got worse; stopped after {self.step} steps")
+
+    def _find_noise_level(self) -> None:
+        """Find what the shares of the pixels' own values rest on; Ctrl-C leaves them out."""
+        if self.denoiser.observation != "measured":
+            return
+        try:
+            find_noise_level(self.denoiser.eval(), self.batches)
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
 
     def _chosen(self) -> dict[str, Tensor]:
         """Return the weights to end with: the best, or the last ones."""
@@ -431,7 +465,8 @@ class Trainer:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
 
-    def _tell(self, text: str) -> None:
+    def tell(self, text: str) -> None:
+        """Print a line beside the bar, and log it."""
         if self.options.progress and self.accelerator.is_main_process:
             print(text, file=sys.stderr)
         logger.info(text)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError, ImageReadError, PixelError, SizeError
+from ..scheme import Key, Purpose, hash_key
 from ..values import ValueRange, to_batch
 
 Array = NDArray[Any]
 Paths = str | Path | Iterable[str | Path]
 
 MEMORY_LIMIT = 4 << 30  # bytes of pixels held; of more files only some are held at a time
+WINDOW = 512  # sides in pixels of what is taken from pictures that are too many to take whole
 SLACK = 0.25  # how far floats may leave [0, 1], as noise makes them, and still count as inside
 IMAGE_KEYS = ("image", "noisy", "input")
 
@@ -142,7 +146,7 @@ def pictures_in_memory(images: Iterable[Tensor | Array], channels: int) -> Pictu
             arrays.append(array)
     if not arrays:
         raise DataError("there are no pictures to train on: the list or array is empty")
-    return _held(arrays)
+    return pictures_held(arrays)
 
 
 def pictures_in_files(paths: Paths, channels: int) -> Pictures:
@@ -171,7 +175,7 @@ def pictures_in_files(paths: Paths, channels: int) -> Pictures:
             return _held_in_part(files, arrays, channels)
     if not arrays:
         raise ImageReadError(f"none of the {len(files)} image files can be read, {files[0]} first")
-    return _held(arrays)
+    return pictures_held(arrays)
 
 
 def pictures_of_items(dataset: Any, channels: int) -> Pictures:
@@ -196,6 +200,38 @@ def pictures_of_items(dataset: Any, channels: int) -> Pictures:
 
     first = read(0)
     return Pictures(read, [_area(first)] * len(dataset), min(first.shape[1:]), looks=8)
+
+
+def windows(
+    pictures: Pictures, megapixels: float, seed: int, *, side: int = WINDOW
+) -> Iterator[Array]:
+    """Yield the pictures (C, H, W), or windows spread evenly over them where they are too many."""
+    ends = list(itertools.accumulate(pictures.areas))
+    count = count_windows(pictures, megapixels, side=side)
+    if count is None:
+        yield from map(pictures.read, range(len(pictures)))
+        return
+    for number in range(count):
+        draws = [hash_key(Key(seed, Purpose.WINDOW, 3 * number + k)) / 2**32 for k in range(3)]
+        index = bisect_right(ends, (number + draws[0]) / count * ends[-1])
+        array = pictures.read(min(index, len(pictures) - 1))
+        row, col = (
+            int(draw * (max(0, length - side) + 1))
+            for draw, length in zip(draws[1:], array.shape[1:], strict=True)
+        )
+        yield array[:, row : row + side, col : col + side]
+
+
+def count_windows(pictures: Pictures, megapixels: float, *, side: int = WINDOW) -> int | None:
+    """Return how many windows to take, None for the pictures as they are.
+
+    A window is as large as its picture where that is smaller; pictures are drawn by their area.
+    """
+    total = sum(pictures.areas)
+    if total <= 1e6 * megapixels:
+        return None
+    pixels = sum(area * min(area, side**2) for area in pictures.areas) / total
+    return math.ceil(1e6 * megapixels / pixels)
 
 
 def measured_range(pictures: Pictures) -> ValueRange | None:
@@ -233,7 +269,8 @@ def check_picture(array: Array, what: str) -> None:
     )
 
 
-def _held(arrays: list[Array]) -> Pictures:
+def pictures_held(arrays: list[Array]) -> Pictures:
+    """Return pictures (C, H, W) that are in memory and have been checked."""
     areas = [_area(array) for array in arrays]
     return Pictures(arrays.__getitem__, areas, _shortest(arrays), arrays=arrays)
 

@@ -74,6 +74,10 @@ class SimulatedPairs:
         """Return None: the pictures are on the 0..1 scale."""
         return None
 
+    def windows(self, megapixels: float, side: int) -> Iterator[Array]:
+        """Yield nothing: the pictures are clean, and their noise is made."""
+        return iter(())
+
     def _batch(self, key: Key, unit: int) -> Tensor:
         random = np.random.default_rng([hash_key(key), key.seed & 0xFFFFFFFF])
         side = max(self.settings.crop // unit, 1) * unit
