@@ -5,7 +5,7 @@
 Fluorescence-like pictures, bright on dark, made from images that come with scikit-image and are CC0
 or in the public domain (cell, retina, grass, Hubble's deep field). A sensor counts photons (`peak`
 of them at white), adds read noise, a gain and an offset, and stores 16 bits. The noise of a pixel
-tells nothing of its neighbours', so that training and inference run at stride 1, on these noisy
+tells nothing of its neighbours', which `fit` finds out by itself. It learns from these noisy
 pictures alone, and without any of the sensor's numbers.
 
 BM3D is told what no denoiser knows by itself, the true gain, offset and read noise: once with the
@@ -30,7 +30,7 @@ import torch
 from peers import ENVIRONMENTS, Pictures, call, environment
 from quality import machine
 
-from masked_denoise import AsymmetricMaskDenoiser, RandomPartition
+from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.metrics import psnr, ssim
 from masked_denoise.report.panel import side_by_side
 
@@ -61,6 +61,11 @@ class Sensor(NamedTuple):
     def unit(self, counts: np.ndarray) -> np.ndarray:
         """Return counts as shares of the peak, 0 at the offset."""
         return (counts.astype(np.float64) - self.offset) / WHITE
+
+    def level(self) -> tuple[float, float]:
+        """Return slope and offset of the noise's variance over the value, white of 16 bits at 1."""
+        gain = self.gain / 65535
+        return gain, (gain * self.read) ** 2 - gain * self.offset / 65535
 
     def anscombe(self, counts: np.ndarray) -> np.ndarray:
         """Return values whose noise has a standard deviation of about 1."""
@@ -104,7 +109,7 @@ def main() -> None:
             results[name], seconds = run(noisy, truth, sensor, args.envs)
             methods[name] = measure(results[name], seconds=seconds)
             print(name, methods[name]["mean"], flush=True)
-    results["ours"], told = ours(noisy, args)
+    results["ours"], told = ours(noisy, sensor, args)
     methods["masked-denoise"] = measure(results["ours"], **told)
     report = {
         "sensor": {**sensor._asdict(), "gain": sensor.gain, "background": BACKGROUND},
@@ -127,7 +132,8 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--read", type=float, default=1.5, help="read noise in electrons")
     ask.add_argument("--side", type=int, default=512, help="longest side of the pictures")
     ask.add_argument("--backbone", default="fast-unet")
-    ask.add_argument("--fit", default='{"loss": "l2"}', help="more arguments of fit, as JSON")
+    ask.add_argument("--denoiser", default="{}", help="arguments of the denoiser, as JSON")
+    ask.add_argument("--fit", default="{}", help="more arguments of fit, as JSON")
     ask.add_argument("--no-bm3d", action="store_true")
     ask.add_argument("--envs", default=str(Path(tempfile.gettempdir()) / "masked-denoise-peers"))
     ask.add_argument("--plot", help="PNG of crops")
@@ -204,12 +210,11 @@ def run_bm3d(pictures: Pictures, sigma: dict[str, float], envs: str) -> tuple[Pi
     return found, float(np.mean(seconds))
 
 
-def ours(noisy: Pictures, args: argparse.Namespace) -> tuple[Pictures, dict[str, Any]]:
+def ours(
+    noisy: Pictures, sensor: Sensor, args: argparse.Namespace
+) -> tuple[Pictures, dict[str, Any]]:
     torch.manual_seed(args.seed)
-    denoiser = AsymmetricMaskDenoiser(
-        args.backbone, channels=1, scheme=RandomPartition(2), train_stride=1, stride=1,
-        observation=0.0,
-    )  # fmt: skip
+    denoiser = AsymmetricMaskDenoiser(args.backbone, channels=1, **json.loads(args.denoiser))
     denoiser.fit(
         list(noisy.values()), minutes=args.minutes, steps=args.steps, seed=args.seed,
         validation=False, **json.loads(args.fit),
@@ -219,7 +224,12 @@ def ours(noisy: Pictures, args: argparse.Namespace) -> tuple[Pictures, dict[str,
     for name, counts in noisy.items():
         results[name] = denoiser.denoise(counts, seed=args.seed)
     seconds = (time.process_time() - start) / len(noisy)
-    return results, {"seconds": seconds, "training": denoiser.fit_record}
+    told = {
+        "preset": denoiser.preset,
+        "noise_level": denoiser.noise_level,
+        "true_level": sensor.level(),
+    }
+    return results, {"seconds": seconds, "training": denoiser.fit_record, **told}
 
 
 def draw(results: dict[str, Pictures], truth: Pictures, sensor: Sensor, path: str) -> None:

@@ -42,6 +42,14 @@ def picture(height: int, width: int, *colours: int, dtype: str = "uint8", seed: 
     return (noisy.clip(0, 1) * top).astype(dtype)
 
 
+def alike(pixels: Array) -> Array:
+    """Return means of 2 x 2 pixels: a smaller picture in which neighbours have alike noise."""
+    wide = pixels.astype(float)
+    return ((wide[1:, 1:] + wide[:-1, 1:] + wide[1:, :-1] + wide[:-1, :-1]) / 4).astype(
+        pixels.dtype
+    )
+
+
 def save(path: Path, pixels: Array | None = None, alpha: Array | None = None) -> Path:
     write_image(path, ImageFile(picture(48, 56, 3) if pixels is None else pixels, alpha))
     return path
@@ -257,8 +265,8 @@ def test_clean_pictures_give_numbers(tmp_path: Path, model: Path) -> None:
 
 
 def test_without_a_model_the_one_of_the_package_is_taken(tmp_path: Path) -> None:
-    save(tmp_path / "in" / "colour.png")
-    save(tmp_path / "in" / "grey.png", picture(40, 44))
+    save(tmp_path / "in" / "colour.png", alike(picture(41, 45, 3)))
+    save(tmp_path / "in" / "grey.png", alike(picture(41, 45)))
     base = ("denoise", tmp_path / "in", "-o", tmp_path / "out")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AsymmetricMaskDenoiser, "fit", None)  # nothing is fitted
@@ -266,6 +274,23 @@ def test_without_a_model_the_one_of_the_package_is_taken(tmp_path: Path) -> None
     assert "taking camera-small" in text
     assert tree(tmp_path / "out") == ["colour.png", "grey.png"]
     assert Image.open(tmp_path / "out" / "grey.png").mode == "L"
+
+
+def test_independent_noise_gets_a_network_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from masked_denoise.commands import job
+
+    monkeypatch.setattr(job, "FIT_MINUTES", 0.01)
+    save(tmp_path / "in" / "colour.png", alike(picture(41, 45, 3)))
+    save(tmp_path / "in" / "cells.png", picture(64, 64))
+    text = words(run("denoise", tmp_path / "in", "-o", tmp_path / "out"))
+    assert "taking camera-small" in text
+    assert "The noise is independent from pixel to pixel" in text
+    assert "Fitting fast-unet on the 1 grey picture for" in text
+    assert tree(tmp_path / "out") == ["cells.png", "colour.png"]
+    text = words(run("denoise", tmp_path / "in", "-o", tmp_path / "again", "--preview"))
+    assert "of training" in text
 
 
 def test_adapting_trains_on_the_pictures_and_keeps_the_model(
@@ -551,7 +576,7 @@ def test_inspect_tells_text_json_and_plot(tmp_path: Path) -> None:
     text = words(run(*base, code=1))
     assert "grey pictures" in text
     assert "colour pictures" in text
-    assert "Advised: --train-stride 1 --stride 1" in text
+    assert "Advised: --preset independent" in text
     assert "small.png: it is 20 x 20 pixels" in text
     told = json.loads((tmp_path / "n.json").read_text())
     assert told["noise"]["grey"]["channels"][0]["sigma"] == pytest.approx(0.05, rel=0.2)

@@ -240,8 +240,8 @@ def test_pictures_are_small() -> None:
 
 
 def test_table_of_recipes_is_what_the_presets_are() -> None:
-    table = {row[0].strip("`"): row[1:] for row in rows(ROOT / "docs/concepts.md") if len(row) == 3}
-    for place, recipe in enumerate((preset("default"), preset("amsnet"))):
+    table = {row[0].strip("`"): row[1:] for row in rows(ROOT / "docs/concepts.md") if len(row) == 4}
+    for place, recipe in enumerate(map(preset, ("default", "independent", "amsnet"))):
         for setting, value in recipe["denoiser"].items():
             shown = value.settings() if setting == "scheme" else value
             if setting == "scheme":

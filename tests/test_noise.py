@@ -80,14 +80,14 @@ def test_correlated_noise(kernel: list[float], train_stride: int) -> None:
     assert report.luma.correlation[3:] == pytest.approx(true[3:], abs=0.08)
     assert report.luma.sigma == pytest.approx(0.03, rel=0.1)
     assert report.train_stride == train_stride
-    assert report.stride == max(1, train_stride // 2)
+    assert report.stride == 1
 
 
 def test_correlation_beyond_the_largest_stride() -> None:
     kernel = np.exp(-0.5 * (np.arange(-9, 10) / 3) ** 2).tolist()
     image = 0.5 + 0.03 * correlated((384, 384), kernel)
     report = measure_noise(image, correlation_limit=0.2)
-    assert (report.train_stride, report.stride) == (5, 2)
+    assert (report.train_stride, report.stride) == (5, 1)
     assert "still correlated" in report.advice
     noisy = 0.5 + 0.03 * correlated((384, 384), [1, 2, 1])
     assert measure_noise(noisy).train_stride == 2

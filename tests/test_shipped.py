@@ -10,8 +10,8 @@ import torch
 
 from masked_denoise import AsymmetricMaskDenoiser, from_pretrained
 from masked_denoise.errors import SettingError, WeightsError
-from masked_denoise.images import read_image
-from masked_denoise.jobs.batch import is_for_shipped, shipped_models
+from masked_denoise.images import ImageFile, read_image, write_image
+from masked_denoise.jobs.batch import is_for_shipped, shipped_models, shipped_suits
 from masked_denoise.jobs.survey import Picture
 from masked_denoise.metrics import score
 from masked_denoise.pretrained.shipped import SHIPPED, as_grey, load_shipped
@@ -62,6 +62,24 @@ def test_only_integers_of_one_or_three_channels_are_for_it() -> None:
     models = shipped_models([picture(1, "uint8"), picture(2, "uint8"), picture(3, "uint8")])
     assert {channels: model.channels for channels, model in models.items()} == {1: 1, 3: 3}
     assert shipped_models([picture(2, "uint8")]) == {}
+
+
+def test_independent_noise_is_for_another_network(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+
+    def suits(name: str, noisy: np.ndarray) -> bool:
+        pixels = (255 * noisy).round().clip(0, 255).astype(np.uint8)
+        write_image(tmp_path / name, ImageFile(pixels))
+        channels = noisy.shape[2] if noisy.ndim == 3 else 1
+        return shipped_suits([Picture(tmp_path / name, *noisy.shape[:2], channels, "uint8")])
+
+    white = random.standard_normal((128, 128, 3))
+    assert not suits("grey.png", 0.5 + 0.1 * white[..., 0])
+    assert not suits("colour.png", 0.5 + 0.1 * white)
+    assert suits("little.png", 0.5 + 0.004 * white)
+    assert suits("small.png", 0.5 + 0.1 * white[:20, :20])
+    shared = white.mean(2) + np.roll(white, 1, 1).mean(2) + np.roll(white, 1, 0).mean(2)
+    assert suits("alike.png", 0.5 + 0.1 * shared)
 
 
 def test_names_that_could_mean_two_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

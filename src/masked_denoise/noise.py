@@ -56,8 +56,9 @@ def measure_noise(
 
     No clean images are needed; at least a few flat patches of 32 x 32 pixels are. The advised
     training stride is the smallest of 1 to 5 at which the noise of luma is correlated less than
-    ``correlation_limit``; the stride at inference is half of it, at least 1. What is measured is
-    the noise of flat areas: where JPEG smooths those, the noise of textured areas is stronger.
+    ``correlation_limit``; the stride at inference is 1, which measured best with any. What is
+    measured is the noise of flat areas: where JPEG smooths those, that of textured areas is
+    stronger; and where all is textured, texture counts as noise.
 
     Args:
         images: One image or any iterable of them (read once, one at a time): arrays (H, W) or
@@ -334,7 +335,7 @@ def _advise(channels: tuple[ChannelNoise, ...], limit: float) -> tuple[int, int,
     correlation = luma.correlation[:LARGEST_STRIDE]
     under = [d for d, value in enumerate(correlation, start=1) if value < limit]
     train = under[0] if under else LARGEST_STRIDE
-    there, inference = correlation[train - 1], max(1, train // 2)
+    there = correlation[train - 1]
     if not under:
         reason = (
             f"Train at stride {train}, the largest that is advised, although {what} is still "
@@ -350,14 +351,12 @@ def _advise(channels: tuple[ChannelNoise, ...], limit: float) -> tuple[int, int,
             f"Train at stride {train}, the smallest at which {what} is correlated less than "
             f"{limit:.2f} ({there:.2f} there, {correlation[0]:.2f} between neighbours)."
         )
-    reason += f" Denoise at stride {inference}" + (
-        ", which keeps more detail." if train > 1 else "."
-    )
+    reason += " Denoise at stride 1" + (", which keeps more detail." if train > 1 else ".")
     chroma = [c for n, c in named.items() if n in ("Cb", "Cr") and c.sigma >= NEGLIGIBLE_SIGMA]
     blotch = max((c.correlation[train - 1] for c in chroma), default=0.0)
     if blotch > max(2 * limit, there):
         reason += f" Colour noise is coarser ({blotch:.2f} there): some blotches may stay."
-    return train, inference, reason
+    return train, 1, reason
 
 
 def _polynomials() -> Floats:

@@ -63,7 +63,7 @@ _INDEPENDENT: dict[str, dict[str, Any]] = {
         "chroma_radius": 0,
     },
     # batch_size, crop, augment and seed stay as they are: `fit` cuts crops before it decides
-    "fit": {"loss": "l2", "optimizer": "muon"},
+    "fit": {"loss": "l2", "optimizer": "muon", "learning_rate": 2e-3},
 }
 
 _STUDENT: dict[str, dict[str, Any]] = {

@@ -77,7 +77,10 @@ def inspect(
             terminal.say(f"[bold]{kind} pictures[/bold]")
         terminal.say(plain(report.summary()))
         terminal.say(
-            f"[green]Advised:[/green] --train-stride {report.train_stride} --stride {report.stride}"
+            "[green]Advised:[/green] --preset independent"
+            if report.independent
+            else "[green]Advised:[/green] --train-stride "
+            f"{report.train_stride} --stride {report.stride}"
         )
         if plot is not None:
             place = plot if len(groups) == 1 else plot.with_stem(f"{plot.stem}_{kind}")

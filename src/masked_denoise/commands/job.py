@@ -99,11 +99,11 @@ def look_at(request: Request, plan: Plan, models: Models) -> tuple[list[Picture]
 
 def training_minutes(request: Request, pictures: Sequence[Picture]) -> float:
     """Return how long a model for pictures of one kind will be trained; 0 where it is ready."""
-    from ..jobs.batch import is_for_shipped
+    from ..jobs.batch import shipped_suits
 
     if request.adapt is not None:
         return request.adapt
-    if request.model is not None or (request.wants_shipped and is_for_shipped(pictures)):
+    if request.model is not None or (request.wants_shipped and shipped_suits(pictures)):
         return 0
     return request.minutes or FIT_MINUTES
 
@@ -119,11 +119,14 @@ def ready_models(
         pictures: to denoise.
         minutes: of fitting or adapting, where it is not the user's own budget.
     """
-    from ..jobs.batch import adapt_models, shipped_models
+    from ..jobs.batch import adapt_models, is_for_shipped, shipped_models, shipped_suits
+    from ..jobs.survey import by_channels
 
     models = dict(given)
     if not models and request.wants_shipped:
-        models = shipped_models(pictures, request.device)
+        suits = shipped_suits if request.adapt is None else is_for_shipped
+        groups = [group for group in by_channels(pictures).values() if suits(group)]
+        models = shipped_models([one for group in groups for one in group], request.device)
         if models:
             hint = " --fit 5 fits a model on these pictures alone." * (request.adapt is None)
             request.terminal.note(
@@ -138,8 +141,13 @@ def ready_models(
         )
     if rest:
         if request.wants_shipped:
+            known = all(map(is_for_shipped, by_channels(rest).values()))
             request.terminal.note(
-                f"{DEFAULT_MODEL} is for grey and colour pictures of integers that use their "
+                "The noise is independent from pixel to pixel, and no camera's, for which "
+                f"{DEFAULT_MODEL} is made: the pictures get a model of their own. (--adapt 2 takes "
+                f"{DEFAULT_MODEL} all the same.)"
+                if known
+                else f"{DEFAULT_MODEL} is for grey and colour pictures of integers that use their "
                 "scale; there are others, which get a model of their own."
             )
         models.update(fit(request, rest, minutes or request.minutes or FIT_MINUTES))

@@ -51,7 +51,8 @@ Backbone = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="A recipe: default, or amsnet for the paper's.",
+        metavar="NAME", help="A recipe: default; independent, for the noise of microscopes; or "
+        "amsnet, the paper's.  \\[default: by the measured noise]",
         rich_help_panel=FITTING,
     ),
 ]  # fmt: skip

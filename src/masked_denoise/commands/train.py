@@ -78,7 +78,7 @@ def train(
     budgets = [value for value in (minutes, steps, epochs) if value is not None]
     if len(budgets) > 1:
         raise typer.BadParameter("give one of --minutes, --steps and --epochs")
-    if not budgets and preset in (None, "default"):
+    if not budgets and preset in (None, "default", "independent"):
         minutes = MINUTES
     where = options.choose_device(device)
     if not resume:

@@ -6,6 +6,7 @@ A file that cannot be used becomes a `Failure` with the reason, and the others a
 from __future__ import annotations
 
 import errno
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError, ImageWriteError, MaskedDenoiseError
 from ..images import SUFFIXES, ImageFile, read_image, write_image
+from ..report.crops import spread
 from .overlap import overlap
 from .plan import Task
 from .survey import Failure, Picture, by_channels
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 Models = Mapping[int, "AsymmetricMaskDenoiser"]
 
+_LOOKS, _LOOK_PIXELS = 8, 1 << 22  # pictures and pixels whose noise is looked at
+_MUCH = 2 / 255  # standard deviation of noise, where white is 1
 DIM = 0.3  # the brightest pixel of 14 bits stored in 16 stands at a quarter of the scale
 
 _FULL = [getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS")]  # for all files
@@ -121,6 +125,30 @@ def is_for_shipped(pictures: Sequence[Picture]) -> bool:
     deep = [one.brightest for one in pictures if one.dtype != "uint8"]
     known = all(one.channels in (1, 3) and not one.dtype.startswith("float") for one in pictures)
     return known and (not deep or max(deep) > DIM)
+
+
+def shipped_suits(pictures: Sequence[Picture]) -> bool:
+    """Return whether to take the model that comes with the package where no other is asked for.
+
+    It knows the noise of cameras, which is alike in neighbouring pixels. Where the noise is
+    independent and there is much of it, a network of their own serves pictures better.
+    """
+    return is_for_shipped(pictures) and not _is_noise_independent(tuple(pictures))
+
+
+@functools.lru_cache(maxsize=8)
+def _is_noise_independent(pictures: tuple[Picture, ...]) -> bool:
+    """Return whether some of the pictures, of one number of channels, have much such noise."""
+    from ..noise import measure_noise
+
+    some = spread(pictures, _LOOKS)
+    try:
+        report = measure_noise(
+            (read_image(one.path).pixels for one in some), max_pixels=_LOOK_PIXELS
+        )
+    except MaskedDenoiseError:  # too small, or it has NaN
+        return False
+    return report.independent and report.luma.sigma > _MUCH
 
 
 def shipped_models(

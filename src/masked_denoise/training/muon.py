@@ -50,7 +50,10 @@ class Muon(torch.optim.AdamW):
     ) -> None:
         inner, others = split(weights)
         groups = [{"params": inner}, {"params": others}]
-        super().__init__(groups, lr=lr, betas=betas, weight_decay=weight_decay)
+        device = others[0].device.type if others else "cpu"
+        fused = device in ("cpu", "cuda") or None
+        super().__init__(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
+        self._step_supports_amp_scaling = False  # a skipped step is skipped for inner weights, too
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
