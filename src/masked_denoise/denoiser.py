@@ -308,8 +308,8 @@ class AsymmetricMaskDenoiser(nn.Module):
             batch_size: crops a step and process. Default 2, which trains best in minutes on a CPU;
                 take more where a GPU would be idle.
             crop: longest side of the crops, in pixels. Default 128.
-            optimizer: "adamw" (the default), or "muon", whose steps are as long in rare directions
-                as in common ones (`training.muon`); `adapt` takes it.
+            optimizer: "adamw", or "muon", whose steps are as long in rare directions as in common
+                ones (`training.muon`). Default "muon"; "adamw" under the presets of the paper.
             learning_rate: at its highest; it rises linearly and falls to zero by a half cosine,
                 in each stage. Default 1e-3.
             betas: of AdamW. Default (0.9, 0.99).

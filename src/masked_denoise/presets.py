@@ -51,7 +51,7 @@ _DEFAULT: dict[str, dict[str, Any]] = {
         "chroma_radius": 8,
         "turns": True,
     },
-    "fit": {},
+    "fit": {"optimizer": "muon"},
 }
 
 _INDEPENDENT: dict[str, dict[str, Any]] = {
@@ -63,7 +63,7 @@ _INDEPENDENT: dict[str, dict[str, Any]] = {
         "chroma_radius": 0,
     },
     # batch_size, crop, augment and seed stay as they are: `fit` cuts crops before it decides
-    "fit": {"loss": "l2", "optimizer": "muon", "learning_rate": 2e-3},
+    "fit": {**_DEFAULT["fit"], "loss": "l2", "learning_rate": 2e-3},
 }
 
 _STUDENT: dict[str, dict[str, Any]] = {
