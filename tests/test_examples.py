@@ -81,3 +81,16 @@ def test_every_example_is_tested() -> None:
     numbered = sorted(path.name for path in EXAMPLES.glob("[0-9]*.py"))
     assert len(numbered) >= 3
     assert [name for name in numbered if f'"{name}"' not in here] == []
+
+
+def test_micrographs(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    cells = np.outer(np.linspace(0, 1, 96), np.linspace(0.2, 1, 120))
+    (tmp_path / "in").mkdir()
+    counts = (200 * random.poisson(10 + 20 * cells) + 1000).astype(np.uint16)
+    Image.fromarray(counts).save(tmp_path / "in" / "cells.tif")
+    said = run("05_micrographs.py", tmp_path / "in", tmp_path / "out", MOMENT)
+    assert "recipe independent, stride 1" in said
+    assert "variance of the noise: 0.00" in said
+    assert shape(tmp_path / "out" / "clean" / "cells.tif") == (120, 96)
+    assert shape(tmp_path / "out" / "before_after.png")[0] > 2 * 120
