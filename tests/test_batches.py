@@ -395,3 +395,9 @@ def test_of_pictures_on_demand_only_some_are_read() -> None:
     taken = list(batches.windows(1.0, 16))
     assert len(taken) == source.reads == 8
     assert len({float(w.max()) for w in taken}) == 8
+
+
+def test_of_large_batches_only_windows_are_taken() -> None:
+    batches = as_batches([torch.rand(2, 1, 64, 64)] * 3, FitSettings(steps=1), channels=1)
+    taken = list(batches.windows(4 * 256 / 1e6, 16))
+    assert [window.shape for window in taken] == [(1, 16, 16)] * 4

@@ -75,6 +75,24 @@ def found(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
     return result
 
 
+def test_the_noise_level_is_shared_with_the_training(folders: tuple[Path, Path]) -> None:
+    noisy, clean = folders
+    measured = {**TINY, "preset": "independent", "observation": "measured"}
+    recipes = [
+        Recipe("share", {**measured, "observation": 0.1}),
+        Recipe("one", measured),
+        Recipe("two passes", {**measured, "passes": 2}),
+        Recipe("bare", {**measured, "passes": 2, "observation": 0.0}),
+    ]
+    pairs = find_pairs(noisy, clean).pairs
+    result = compare_recipes(
+        recipes, files(noisy), pairs=pairs, steps=3, progress=False, device="cpu"
+    )
+    share, one, two, bare = result.outcomes
+    assert (share.shared, one.shared, two.shared, bare.shared) == (None, None, "one", "share")
+    assert abs(two.numbers["psnr"] - bare.numbers["psnr"]) > 0.01
+
+
 def test_numbers_are_those_of_the_saved_models(
     found: Comparison, folders: tuple[Path, Path]
 ) -> None:

@@ -104,6 +104,7 @@ class Recipe:
         """Return a text that is equal for recipes that differ in inference only."""
         arguments = {**preset(self._preset)["denoiser"], **self._denoiser_arguments()}
         kept = {key: repr(value) for key, value in arguments.items() if key not in _INFERENCE}
+        kept["noise_level"] = str(arguments["observation"] == "measured")  # `fit` finds it then
         told = {**preset(self._preset)["fit"], **self.fit_arguments}
         told = {key: value for key, value in told.items() if key not in BUDGETS}
         fit = fit_settings(told, {"steps": 10**9}).to_json()

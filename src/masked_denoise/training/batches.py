@@ -21,11 +21,13 @@ from .pictures import (
     Array,
     Pictures,
     image_of,
+    pictures_held,
     pictures_in_files,
     pictures_in_memory,
     pictures_of_items,
     range_of,
     split,
+    windows,
 )
 from .settings import FitSettings
 from .store import unit_scale
@@ -198,9 +200,10 @@ class LoaderBatches:
         return range_of(np.concatenate(floats)) if floats else None
 
     def windows(self, megapixels: float, side: int) -> Iterator[Array]:
-        """Yield the images (C, H, W) of the first batches."""
-        for item in self.sample:
-            yield from split(image_of(item), self.channels, "a batch")
+        """Yield the images (C, H, W) of the first batches, or windows of them."""
+        images = [image_of(item) for item in self.sample]
+        arrays = [array for image in images for array in split(image, self.channels, "a batch")]
+        return windows(pictures_held(arrays), megapixels, self.seed, side=side)
 
     def _epoch(self, epoch: int) -> Iterator[object]:
         """Yield this process's items of one reading of the source."""
