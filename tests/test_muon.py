@@ -120,7 +120,7 @@ def test_a_run_is_resumed_with_its_momentum(tmp_path: Path) -> None:
 def test_another_optimizer_does_not_go_on(tmp_path: Path) -> None:
     fitted(tmp_path, 3, optimizer="muon")
     with pytest.raises(CheckpointError, match="optimizer: muon then, adamw now"):
-        fitted(tmp_path, 6, resume=True)
+        fitted(tmp_path, 6, optimizer="adamw", resume=True)
 
 
 def test_unknown_optimizers_are_refused() -> None:
