@@ -489,9 +489,19 @@ def test_preview_shows_the_crop_twice_and_measures_the_speed(
 def test_pictures_beside_each_other_are_labelled_and_aligned() -> None:
     black, white = np.zeros((20, 30), np.uint8), np.ones((10, 40, 3), np.float32)
     panel = side_by_side([[("a", black), ("b", black)], [("c", white)]])
-    assert panel.shape[1] == 3 * 12 + 2 * 30
+    assert panel.shape[1] == 3 * 12 + 40 + 30  # a column is as wide as its widest picture
     assert (panel[34:54, 12:42] == 0).all()
-    assert (panel[34:54, 54:84] == 0).all()
+    assert (panel[34:54, 64:94] == 0).all()
     assert (panel[:34, 12:30] < 100).any()
     with pytest.raises(DataError, match="no picture"):
         side_by_side([])
+
+
+def test_a_long_label_does_not_run_into_the_next() -> None:
+    picture = np.zeros((8, 8), np.uint8)
+    alone = side_by_side([[("a long label", picture)]])
+    both = side_by_side([[("a long label", picture), ("", picture)]])
+    assert alone.shape[1] > 80
+    assert np.array_equal(both[:34, : alone.shape[1]], alone[:34])
+    assert (both[:34, alone.shape[1] :] == 255).all()
+    assert (both[34:42, alone.shape[1] : alone.shape[1] + 8] == 0).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..errors import DataError, PixelError, SettingError, SizeError
 Array = NDArray[Any]
 
 _GAP, _STRIP, _LETTERS = 12, 34, 18  # pixels: between pictures, of a label, of its letters
-_PAPER, _INK = 255, 30
+_PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 
 def side_by_side(
@@ -30,26 +31,35 @@ def side_by_side(
         value_range: (black, white) of float pixels; (0, 1) where not given.
         magnify: every pixel becomes a square of so many pixels.
 
+    A column is as wide as its widest picture or label.
+
     Raises:
         DataError: there is no picture.
         SizeError, PixelError: pixels have another shape or type.
         SettingError: `magnify` is not positive.
 
-    >>> side_by_side([[("noisy", np.zeros((10, 20), np.uint8))]], magnify=2).shape
-    (66, 64, 3)
+    >>> side_by_side([[("noisy", np.zeros((10, 40), np.uint8))]], magnify=2).shape
+    (66, 104, 3)
     """
+    from PIL import ImageFont
+
     if magnify < 1:
         raise SettingError(f"magnify is {magnify}; 1 or more is needed")
     if not rows or not all(rows):
         raise DataError("there is no picture to show: every row needs one or more")
-    strips = [_strip(row, value_range, magnify) for row in rows]
-    width = max(strip.shape[1] for strip in strips)
-    padded = [
-        np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=_PAPER)
-        for strip in strips
+    font = ImageFont.load_default(size=_LETTERS)
+    shown = [
+        [
+            (label, display(pixels, value_range).repeat(magnify, 0).repeat(magnify, 1))
+            for label, pixels in row
+        ]
+        for row in rows
     ]
-    bottom = np.full((_GAP, width, 3), _PAPER, np.uint8)
-    return np.concatenate([*padded, bottom])
+    columns = [0] * max(len(row) for row in shown)
+    for row in shown:
+        for at, (label, one) in enumerate(row):
+            columns[at] = max(columns[at], one.shape[1], ceil(font.getlength(label)))
+    return np.concatenate([_row(row, columns, font) for row in shown])
 
 
 def display(pixels: Array, value_range: tuple[float, float] | None = None) -> NDArray[np.uint8]:
@@ -72,24 +82,16 @@ def display(pixels: Array, value_range: tuple[float, float] | None = None) -> ND
     return shown
 
 
-def _strip(
-    row: Sequence[tuple[str, Array]], value_range: tuple[float, float] | None, magnify: int
-) -> NDArray[np.uint8]:
-    """Return one row: labels above, a gap at the left of each picture and at the right end."""
-    from PIL import Image, ImageDraw, ImageFont
+def _row(row: Sequence[tuple[str, Array]], columns: Sequence[int], font: Any) -> NDArray[np.uint8]:
+    """Return one row, its pictures at the left of columns so wide, a gap around each of them."""
+    from PIL import Image, ImageDraw
 
-    shown = [display(pixels, value_range) for _, pixels in row]
-    shown = [one.repeat(magnify, axis=0).repeat(magnify, axis=1) for one in shown]
-    width = sum(one.shape[1] + _GAP for one in shown) + _GAP
-    canvas = Image.new(
-        "RGB", (width, _STRIP + max(len(one) for one in shown) + _GAP), (_PAPER,) * 3
-    )
+    height = _STRIP + max(len(one) for _, one in row) + _GAP
+    canvas = Image.new("RGB", (_GAP + sum(width + _GAP for width in columns), height), _PAPER)
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size=_LETTERS)
     left = _GAP
-    for (label, _), one in zip(row, shown, strict=True):
-        draw.text((left, _STRIP // 2), label, fill=(_INK,) * 3, font=font, anchor="lm")
+    for (label, one), width in zip(row, columns, strict=False):
+        draw.text((left, _STRIP // 2), label, fill=_INK, font=font, anchor="lm")
         canvas.paste(Image.fromarray(one), (left, _STRIP))
-        left += one.shape[1] + _GAP
-    strip: NDArray[np.uint8] = np.asarray(canvas, np.uint8)[:-_GAP]
-    return strip
+        left += width + _GAP
+    return np.asarray(canvas, np.uint8)
