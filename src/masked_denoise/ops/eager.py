@@ -106,11 +106,13 @@ def smoothness_slopes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the length of each pixel's gradient and, where wanted, its slopes to dy and dx."""
     x = image.float()
-    dy, dx = torch.zeros_like(x), torch.zeros_like(x)
+    dy, dx = torch.empty_like(x), torch.empty_like(x)
     torch.sub(x[:, :, 1:], x[:, :, :-1], out=dy[:, :, :-1])
     torch.sub(x[..., 1:], x[..., :-1], out=dx[..., :-1])
-    length = torch.mul(dy, dy, out=None if wanted else dy)
-    length.addcmul_(dx, dx).add_(epsilon**2).sqrt_()
+    dy[:, :, -1:].zero_()
+    dx[..., -1:].zero_()
+    length = torch.addcmul(x.new_full((), epsilon**2), dy, dy, out=None if wanted else dy)
+    length.addcmul_(dx, dx).sqrt_()
     return (length, dy.div_(length), dx.div_(length)) if wanted else (length, dy, dx)
 
 
