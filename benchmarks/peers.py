@@ -55,8 +55,8 @@ GRIDS: dict[str, list[Settings]] = {
         )
     ],
     "bm3d": [
-        *({"sigma": sigma} for sigma in (4, 7, 11)),
-        *({"factor": factor} for factor in (1.5, 2.5, 4.0)),
+        *({"sigma": sigma} for sigma in (4, 7, 11, 16, 22)),
+        *({"factor": factor} for factor in (4.0, 8.0, 12.0)),
     ],
 }
 CLASSICAL = tuple(GRIDS)

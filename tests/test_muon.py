@@ -123,8 +123,48 @@ def test_another_optimizer_does_not_go_on(tmp_path: Path) -> None:
         fitted(tmp_path, 6, optimizer="adamw", resume=True)
 
 
+class Heavy(nn.Module):
+    """Few multiply-adds a pixel, and matrices of 256 x 256 to make orthogonal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 256, 8, 8), nn.ConvTranspose2d(256, 3, 8, 8)
+        self.inner = nn.Sequential(*(nn.Conv2d(256, 256, 1) for _ in range(2)))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.last(self.inner(self.first(image)))
+
+
+def chosen(network: nn.Module, **settings: object) -> str:
+    settings = {"steps": 1, "crop": 32, "progress": False, "validation": False} | settings
+    denoiser = AsymmetricMaskDenoiser(network, preset="default", train_stride=1)
+    return denoiser.fit(torch.rand(2, 3, 64, 64), **settings).fit_record["settings"]["optimizer"]
+
+
+def test_muon_is_taken_where_it_takes_little_of_a_step() -> None:
+    assert chosen(Small()) == "muon"
+    assert chosen(Heavy()) == "adamw"
+    assert chosen(Heavy(), batch_size=64, crop=64, accumulate=4) == "muon"
+    assert chosen(Heavy(), optimizer="muon") == "muon"
+    assert chosen(Small(), optimizer="adamw") == "adamw"
+
+
+def test_networks_whose_work_cannot_be_counted_take_adamw(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no form under a counter")
+
+    monkeypatch.setattr("masked_denoise.training.muon.cost_of", fail)
+    assert chosen(Small()) == "adamw"
+
+
+def test_the_optimizer_that_was_chosen_goes_on(tmp_path: Path) -> None:
+    fitted(tmp_path, 3, optimizer="adamw")
+    resumed = fitted(tmp_path, 6, optimizer="auto", resume=True)
+    assert resumed.fit_record["settings"]["optimizer"] == "adamw"
+
+
 def test_unknown_optimizers_are_refused() -> None:
-    with pytest.raises(SettingError, match="optimizer is 'sgd'; one of adamw, muon is needed"):
+    with pytest.raises(SettingError, match="'sgd'; one of adamw, muon, auto is needed"):
         AsymmetricMaskDenoiser(Small()).fit(
             torch.rand(1, 3, 32, 32), steps=1, optimizer="sgd", progress=False
         )

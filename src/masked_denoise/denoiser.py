@@ -309,7 +309,9 @@ class AsymmetricMaskDenoiser(nn.Module):
                 take more where a GPU would be idle.
             crop: longest side of the crops, in pixels. Default 128.
             optimizer: "adamw", or "muon", whose steps are as long in rare directions as in common
-                ones (`training.muon`). Default "muon"; "adamw" under the presets of the paper.
+                ones (`training.muon`). Default "auto": Muon where its matrix products come to at
+                most a quarter of the other work of a step, as in all small networks, else AdamW;
+                "adamw" under the presets of the paper.
             learning_rate: at its highest; it rises linearly and falls to zero by a half cosine,
                 in each stage. Default 1e-3.
             betas: of AdamW. Default (0.9, 0.99).
@@ -467,7 +469,7 @@ class AsymmetricMaskDenoiser(nn.Module):
             megapixels: how many million pixels the targets are made of. Of more, windows of 512 x
                 512 spread evenly over the pictures are taken.
             settings: others of `fit`, as for `distill`; they are for the student, but seed,
-                progress and device count for both. Default optimizer "muon" at 5e-4.
+                progress and device count for both. Default optimizer "auto" at 5e-4.
 
         Raises:
             SettingError, UnknownNameError: an argument is out of range, not known, or the denoiser
@@ -521,7 +523,7 @@ class AsymmetricMaskDenoiser(nn.Module):
             megapixels: how many million pixels to look at. Of more, windows of 512 x 512 spread
                 evenly over the pictures are taken.
             settings: others of `fit`, as for `distill`, but no epochs: crops are drawn without
-                end. Default optimizer "muon", learning rate 1e-3, for a new student 2e-3.
+                end. Default optimizer "auto", learning rate 1e-3, for a new student 2e-3.
 
         Raises:
             SettingError, UnknownNameError: an argument is out of range, not known, or the denoiser

@@ -51,7 +51,7 @@ _DEFAULT: dict[str, dict[str, Any]] = {
         "chroma_radius": 8,
         "turns": True,
     },
-    "fit": {"optimizer": "muon"},
+    "fit": {"optimizer": "auto"},
 }
 
 _INDEPENDENT: dict[str, dict[str, Any]] = {

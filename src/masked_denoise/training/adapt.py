@@ -23,7 +23,7 @@ from .student import check_student, split_settings
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
-GENTLE = {"optimizer": "muon", "learning_rate": 5e-4}  # the student has learnt already
+GENTLE = {"optimizer": "auto", "learning_rate": 5e-4}  # the student has learnt already
 LATER = 0.65  # share of the new weights in the mean with the old ones
 SHARED = ("seed", "progress", "device")  # settings that count for both networks
 

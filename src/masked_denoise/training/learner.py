@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from ..errors import BackboneError
 from ..scheme import Key, Purpose, hash_key
 from ..transfer import to_device
 from .compiled import CompiledForward
-from .muon import Muon
+from .muon import Muon, pays
 from .settings import FitSettings
 
 if TYPE_CHECKING:
@@ -156,6 +157,22 @@ class Learner:
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             self.denoiser.__dict__.pop(name, None)  # what accelerate puts on a prepared module
         self.denoiser.eval()
+
+
+def optimizer_for(denoiser: AsymmetricMaskDenoiser, settings: FitSettings) -> str:
+    """Return what optimizer="auto" is: "muon", or "adamw" where Muon would take long.
+
+    Also "adamw" where the work of the network cannot be counted.
+    """
+    multiple = denoiser.traits.size_multiple
+    side = multiple * math.ceil(settings.crop / max(denoiser.train_strides) / multiple)
+    weight = next(denoiser.backbone.parameters(), torch.zeros(()))
+    image = weight.new_zeros((1, denoiser.channels, side, side))
+    pixels = settings.batch_size * settings.accumulate * settings.crop**2
+    try:
+        return "muon" if pays(denoiser.backbone, image, pixels) else "adamw"
+    except RuntimeError:
+        return "adamw"
 
 
 def _optimizer(

@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,7 @@ from ..memory import held_memory
 from ..pretrained.card import after_training
 from ..scheme import Key, Purpose
 from .batches import Batches, as_batches
-from .learner import Learner
+from .learner import Learner, optimizer_for
 from .measured import decide, decide_as, find_noise_level, settings_of
 from .schedule import Schedule
 from .session import Interrupt, borrowed_accelerator
@@ -97,6 +98,9 @@ def train(
             if undecided:
                 decide_as(denoiser, state["recipe"])
                 settings = settings_of(denoiser, given or {})
+            if settings.optimizer == "auto":
+                before = state["settings"].get("optimizer", "adamw")
+                settings = replace(settings, optimizer=before)
             check_same_run(state, denoiser, settings, accelerator.num_processes)
             saved = state["recipe"]["value_range"]
             denoiser.value_range = None if saved is None else (saved[0], saved[1])
@@ -104,6 +108,8 @@ def train(
         advice = decide(denoiser, batches) if undecided and state is None else None
         if advice is not None:
             settings = settings_of(denoiser, given or {})
+        if settings.optimizer == "auto":
+            settings = replace(settings, optimizer=optimizer_for(denoiser, settings))
         trainer = kind(denoiser, batches, settings, options, accelerator)
         try:
             if advice is not None:

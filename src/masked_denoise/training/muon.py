@@ -11,12 +11,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..backbones.cost import cost_of
 
 SMALLEST = 16  # rows or columns: below (depth-wise kernels, biases) there is nothing to balance
 MOMENTUM = 0.95
 ADAM_RMS = 0.2  # root mean square of a step of AdamW at rate 1, so that rates carry over
 ROUNDS = 5
+SHARE = 0.25  # of the work of a step: what making matrices orthogonal may come to
 QUINTIC = (3.4445, -4.7750, 2.0315)  # drives singular values to near 1 in five rounds
 
 
@@ -94,6 +97,29 @@ def split(weights: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         [weight for i, weight in enumerate(weights) if i in inner],
         [weight for i, weight in enumerate(weights) if i not in inner],
     )
+
+
+def pays(network: nn.Module, image: Tensor, pixels: int) -> bool:
+    """Return whether Muon's own matrix products are little beside the other work of a step.
+
+    They do not depend on the batch: a network of many weights on small crops would spend most of
+    its time on them.
+
+    Args:
+        network: to train.
+        image: (1, C, H, W) float, of a size that the network takes; it is run on it once.
+        pixels: that the network sees in a step.
+
+    >>> wide = nn.Sequential(*(nn.Conv2d(64, 64, 1) for _ in range(3)))
+    >>> [pays(wide, torch.zeros(1, 64, 8, 8), pixels) for pixels in (100, 10_000)]
+    [False, True]
+    """
+    inner, _ = split(weight for weight in network.parameters() if weight.requires_grad)
+    sides = [sorted(weight.flatten(1).shape) for weight in inner]
+    own = sum(ROUNDS * (2 * m * m * n + m**3) for m, n in sides)
+    with torch.random.fork_rng(devices=[]):
+        step = 3 * pixels * cost_of(network, image).macs_per_pixel  # forward, backward twice that
+    return own <= SHARE * step
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
