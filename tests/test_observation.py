@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+import masked_denoise
 from masked_denoise import AsymmetricMaskDenoiser, Checkerboard, RandomPartition, from_pretrained
 from masked_denoise import observation as own
-from masked_denoise.errors import CheckpointError, SettingError, WeightsError
+from masked_denoise.errors import CheckpointError, PixelError, SettingError, WeightsError
+from masked_denoise.inference import denoise_batch
 from masked_denoise.observation import NoiseLevel, check_levels, find_levels, weighed
+from masked_denoise.training.student import train_student
 
 SLOPE, OFFSET = 0.02, 4e-4
 
@@ -110,6 +117,21 @@ def test_the_level_is_found_where_the_picture_is_smooth() -> None:
     assert told == pytest.approx(SLOPE * values + OFFSET, rel=0.08)
 
 
+@pytest.mark.parametrize("black", [0.001, 0.01, 0.05])
+def test_the_level_of_a_sensor_that_counts_from_black(black: float) -> None:
+    """Its line falls below zero on the left of black: a line through zero would be too flat."""
+    gain, reading = 0.004, 1.5
+    light = np.tile(np.linspace(0.01, 0.7, 384), (384, 1))  # above black
+    variance = gain * light + (gain * reading) ** 2
+    noise = np.sqrt(variance) * np.random.default_rng(0).standard_normal(light.shape)
+    clean = batch(light + black)
+    found = find_levels([(clean + batch(noise), clean)])
+    assert found is not None
+    values = np.linspace(0.05, 0.65, 7)
+    told = found[0].slope * (values + black) + found[0].offset
+    assert told == pytest.approx(gain * values + (gain * reading) ** 2, rel=0.1)
+
+
 def test_the_level_is_that_of_all_pictures() -> None:
     """Of texture alone it is too high; a smooth picture of the same sensor puts it right."""
     ramp = ramp_of()[0, 0].numpy()
@@ -121,6 +143,10 @@ def test_the_level_is_that_of_all_pictures() -> None:
     true = SLOPE * 0.4 + OFFSET
     assert found[0].slope * 0.4 + found[0].offset == pytest.approx(true, rel=0.08)
     assert alone[0].slope * 0.4 + alone[0].offset > 1.5 * true
+
+
+def test_nothing_left_over_is_no_noise() -> None:
+    assert find_levels([(ramp_of(), ramp_of())]) == (NoiseLevel(0.0, 0.0),)
 
 
 def test_too_little_tells_no_level() -> None:
@@ -176,6 +202,9 @@ def test_pixels_without_a_value_do_not_count() -> None:
     assert np.isfinite(std).all()
     bare = make(observation=0.0).denoise(holed, nan="mask")
     assert np.array_equal(result[40:44, 50:53], bare[40:44, 50:53])
+    known = np.where(np.isnan(holed), bare, holed)  # nothing is left over in the hole
+    expected = weighed(batch(known), batch(bare), [NoiseLevel(SLOPE, OFFSET)])
+    np.testing.assert_allclose(result, expected[0, 0], atol=1e-6)
     assert np.abs(result - bare)[60:64, 50:53].max() > 0
 
 
@@ -237,12 +266,100 @@ def test_a_preset_that_is_named_decides_everything() -> None:
     assert denoiser.fit_record["settings"]["loss"] == "l1"
 
 
-def test_the_second_fit_decides_no_more_but_measures_the_level_again() -> None:
-    denoiser = make().fit(exposed(scene()), **FAST)
+def test_what_was_set_before_the_first_fit_is_left_as_it_is() -> None:
+    denoiser = make(passes=None)
+    denoiser.passes, denoiser.chroma_radius, denoiser.observation = 3, 2, 0.0
+    denoiser.scheme = scheme = Checkerboard()
+    denoiser.fit(exposed(scene()), **FAST)
+    assert denoiser.preset == "independent"
+    assert denoiser.train_strides == (1,)
+    assert (denoiser.passes, denoiser.chroma_radius, denoiser.observation) == (3, 2, 0.0)
+    assert denoiser.scheme is scheme
+    again = pickle.loads(pickle.dumps(make(passes=None)))
+    again.fit(exposed(scene()), **FAST)
+    assert again.observation == "measured"
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1e-4])
+def test_pictures_of_no_noise_are_not_of_independent_noise(sigma: float) -> None:
+    clean = np.tile(np.linspace(0.2, 0.4, 128), (128, 1))
+    noise = sigma * np.random.default_rng(0).standard_normal(clean.shape)
+    assert make().fit(clean + noise, **FAST).preset == "default"
+    assert make(train_stride=None).fit(clean + noise, **FAST).train_strides == (2,)
+
+
+def test_every_fit_measures_the_level_and_decides_no_more() -> None:
+    picture = exposed(scene())
+    denoiser = make().fit(picture, **FAST)
     first = denoiser.noise_level
     denoiser.fit(0.5 * blurred(), **FAST)
     assert denoiser.preset == "independent"
     assert denoiser.noise_level != first
+    denoiser.fit(picture, **FAST)
+    bare = make(observation=0.0, scheme=denoiser.scheme)
+    bare.backbone.load_state_dict(denoiser.backbone.state_dict())
+    noisy = batch(picture)
+    predicted = denoise_batch(bare.eval(), noisy, passes=bare.passes, seed=0)
+    assert denoiser.noise_level == find_levels([(noisy, predicted)])
+
+
+def test_a_level_that_is_given_stays(tmp_path: Path) -> None:
+    given = [(0.5, 0.01)]
+    for denoiser in (make(noise_level=given), make()):
+        denoiser.noise_level = given
+        denoiser.fit(exposed(scene()), **FAST)
+        assert denoiser.noise_level == (NoiseLevel(0.5, 0.01),)
+    denoiser.noise_level = None
+    denoiser.fit(exposed(scene()), **FAST)
+    assert denoiser.noise_level is not None
+    assert denoiser.noise_level[0].slope < 0.1
+
+
+def test_a_level_that_is_set_is_checked() -> None:
+    denoiser = make()
+    with pytest.raises(SettingError, match="noise_level is"):
+        denoiser.noise_level = (0.01, 1e-4)  # type: ignore[assignment]
+    denoiser.noise_level = np.array([[0.5, 0.25]], np.float32)  # type: ignore[assignment]
+    assert [type(value) for value in denoiser.noise_level[0]] == [float, float]
+
+
+def test_pictures_too_small_for_a_level_do_not_cost_the_model(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    pictures = [0.5 + 0.1 * random.standard_normal(size) for size in ((96, 96), (3, 64), (14, 40))]
+    denoiser = make(train_stride=1, stride=15).fit(pictures, output=tmp_path, **FAST)
+    assert denoiser.preset == "independent"
+    assert denoiser.noise_level is not None
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_level_that_cannot_be_measured_does_not_cost_the_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("masked_denoise.training.loop.measured_level", fail)
+    denoiser = make().fit(exposed(scene()), output=tmp_path, **FAST)
+    assert denoiser.noise_level is None
+    assert denoiser.fit_record["stopped"] == "finished"
+    assert "out of memory" in caplog.text
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_batch_with_nan_is_told_as_a_batch() -> None:
+    holed = torch.rand(2, 1, 64, 64)
+    holed[0, 0, 3, 3] = float("nan")
+    with pytest.raises(PixelError, match=r"batch 0 has NaN.*nan_to_num"):
+        make().fit([holed], **FAST)
+
+
+def test_a_student_finds_no_level() -> None:
+    student = AsymmetricMaskDenoiser(
+        Blur(), channels=1, preset="student", residual=False, observation="measured"
+    )
+    noisy = torch.rand(2, 1, 64, 64)
+    train_student(student, [(noisy, noisy)], steps=2, progress=False, validation=False)
+    assert student.noise_level is None
 
 
 def test_batches_of_a_loader_tell_of_the_noise_too() -> None:
@@ -279,21 +396,49 @@ def test_a_resumed_run_decides_what_the_first_did(tmp_path: Path, picture: np.nd
     assert torch.equal(resumed.backbone.weight, whole.backbone.weight)
     assert resumed.noise_level == whole.noise_level
     assert (resumed.preset, resumed.train_strides) == (whole.preset, whole.train_strides)
+    other = make(train_stride=4)
     with pytest.raises(CheckpointError, match="train_stride"):
-        make(train_stride=4).fit(picture, resume=tmp_path, **{**FAST, "steps": 6})
+        other.fit(picture, resume=tmp_path, **{**FAST, "steps": 6})
+    assert other.undecided
+    assert other.preset is None
 
 
 def test_ctrl_c_while_the_level_is_measured_keeps_the_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def press(*_: object) -> None:
+    def press(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("masked_denoise.training.loop.find_noise_level", press)
+    monkeypatch.setattr("masked_denoise.training.loop.measured_level", press)
     denoiser = make().fit(exposed(scene()), output=tmp_path, **FAST)
     assert denoiser.fit_record["stopped"] == "interrupted"
     assert denoiser.noise_level is None
     assert (tmp_path / "model.safetensors").exists()
+
+
+def _fit_one_of_two(folder: str) -> None:
+    torch.set_num_threads(1)
+    rank = torch.distributed.get_rank()
+    picture = [exposed(scene()), blurred(4, 256)][rank]
+    denoiser = make(train_stride=None).fit(picture, **FAST)
+    found = [denoiser.preset, denoiser.noise_level, denoiser.backbone.weight.tolist()]
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_processes_decide_and_measure_alike(tmp_path: Path) -> None:
+    code = (
+        "import sys; from accelerate import debug_launcher; import test_observation as here; "
+        "debug_launcher(here._fit_one_of_two, (sys.argv[1],), num_processes=2)"
+    )
+    places = [str(Path(__file__).parent), str(Path(masked_denoise.__file__).parents[1])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, check=True, timeout=240
+    )
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first[0] == "independent"
+    assert first == second
 
 
 # -- on disk ----------------------------------------------------------------------------------
@@ -305,6 +450,7 @@ def test_the_level_comes_back_with_the_model(tmp_path: Path) -> None:
     denoiser.save_pretrained(tmp_path)
     again = from_pretrained(tmp_path)
     assert again.noise_level == denoiser.noise_level
+    assert not again.level_given
     assert again.observation == "measured"
     assert isinstance(again.scheme, RandomPartition)
     image = exposed(scene(64))

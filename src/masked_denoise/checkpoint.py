@@ -270,15 +270,17 @@ def _build(
             "scheme": _make_scheme(config["scheme"], scheme, where),
             "refine": Refinement(**config["refine"]) if config["refine"] else False,
             "value_range": None if value_range is None else (value_range[0], value_range[1]),
-            "noise_level": config.get("noise_level"),
         }
         if backbone is not None:
-            return AsymmetricMaskDenoiser(backbone, **settings)
-        backbone_info(name)
-        if "pretrained" in arguments:  # the weights of an encoder are in the file
-            arguments = {**arguments, "pretrained": False}
-        settings |= {"backbone_args": arguments, "channels_last": config.get("channels_last")}
-        return make_empty(lambda: AsymmetricMaskDenoiser(name, **settings), shapes)
+            denoiser = AsymmetricMaskDenoiser(backbone, **settings)
+        else:
+            backbone_info(name)
+            if "pretrained" in arguments:  # the weights of an encoder are in the file
+                arguments = {**arguments, "pretrained": False}
+            settings |= {"backbone_args": arguments, "channels_last": config.get("channels_last")}
+            denoiser = make_empty(lambda: AsymmetricMaskDenoiser(name, **settings), shapes)
+        denoiser.found_level(config.get("noise_level"))
+        return denoiser
     except WeightsError:
         raise
     except Exception as error:  # a network may fail in any way on arguments it cannot take

@@ -215,7 +215,7 @@ def _take(denoiser: AsymmetricMaskDenoiser, source: AsymmetricMaskDenoiser) -> N
     device = next(source.backbone.parameters()).device
     denoiser.backbone.to(device).load_state_dict(source.backbone.state_dict())
     denoiser.value_range, denoiser.fit_record = source.value_range, source.fit_record
-    denoiser.noise_level = source.noise_level
+    denoiser.found_level(source.noise_level)
     denoiser.eval()
 
 

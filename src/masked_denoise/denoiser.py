@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
     from .camera_noise import CameraNoise
 
+_DECIDED = (
+    "scheme", "train_strides", "stride", "passes", "refinement", "observation", "chroma_radius",
+    "turns", "residual",
+)  # fmt: skip
+"""What a preset decides; see `AsymmetricMaskDenoiser.decide`."""
+
 
 class AsymmetricMaskDenoiser(nn.Module):
     """Self-supervised denoiser around any network that keeps the shape of (B, C, H, W).
@@ -65,7 +71,8 @@ class AsymmetricMaskDenoiser(nn.Module):
         value_range: (low, high) of float images; integers scale by their dtype.
         noise_level: for observation="measured": (slope, offset) of the noise's variance over the
             value of a pixel, where white is 1; one pair for all channels, or one for each. Default:
-            `fit` finds it, and replaces what is given here.
+            every `fit` finds it. What is given here, or set later, stays (as long as the object
+            does: a model that is loaded finds it anew where it is trained further).
         preset: a named recipe ("amsnet" is the paper); arguments given here win over it. Without
             one, the first `fit` measures the noise, and decides what is not given here: the preset
             "independent" where the noise is that, else "default", at stride 1 in training where it
@@ -132,9 +139,7 @@ class AsymmetricMaskDenoiser(nn.Module):
             self.backbone = unwrap(backbone, channels)
         self.channels = channels
         self.value_range = value_range
-        self.noise_level: tuple[NoiseLevel, ...] | None = None
-        if noise_level is not None:
-            self.noise_level = check_levels(noise_level, channels)
+        self.noise_level = noise_level
         self.preset = preset
         self.history: list[dict[str, Any]] = []
         self.fit_record: dict[str, Any] = {}
@@ -146,17 +151,46 @@ class AsymmetricMaskDenoiser(nn.Module):
         self.residual = self._choose_residual(residual)
         if self.traits.channels_last:
             self.backbone.to(memory_format=torch.channels_last)
+        self._taken = {name: getattr(self, name) for name in _DECIDED}
+
+    @property
+    def noise_level(self) -> tuple[NoiseLevel, ...] | None:
+        """(slope, offset) of the noise's variance, one a channel; None where it is not known.
+
+        A level that is set stays when `fit` is called; None lets `fit` find it.
+        """
+        return self._noise_level
+
+    @noise_level.setter
+    def noise_level(self, levels: Sequence[Sequence[float]] | None) -> None:
+        self.found_level(levels)
+        self.level_given = levels is not None
+
+    def found_level(self, levels: Sequence[Sequence[float]] | None) -> None:
+        """Set the `noise_level` as it was measured: the next `fit` measures it again.
+
+        Raises:
+            SettingError: see `check_levels`.
+        """
+        self.level_given = False
+        self._noise_level = None if levels is None else check_levels(levels, self.channels)
 
     def decide(self, preset: str, **settings: Any) -> None:
-        """Take a preset, and settings that go before it, for all that was not given at the start.
+        """Take a preset, and settings that go before it, for all that nobody gave or set.
 
         `fit` calls it where there was no preset (`undecided`), when it has measured the noise.
 
         Raises:
             UnknownNameError, SettingError: there is no such preset, or a value is out of range.
         """
+        now = {name: getattr(self, name) for name in _DECIDED}
+        own = {name: value for name, value in now.items() if value != self._taken[name]}
         residual = self._take(preset, settings)
-        self.residual = self._choose_residual(residual)
+        for name, value in own.items():
+            setattr(self, name, value)
+        self._check_settings()
+        if "residual" not in own:
+            self.residual = self._choose_residual(residual)
         self.preset, self.undecided = preset, False
 
     def _take(self, preset: str, settings: dict[str, Any]) -> bool | str:
@@ -454,7 +488,7 @@ class AsymmetricMaskDenoiser(nn.Module):
     ) -> Self:
         """Train a student, as `from_pretrained("camera-small")`, further on noisy images alone.
 
-        Half of the budget fits a masked network on the images (`fit`, the default recipe). It
+        Half of the budget fits a masked network on the images (`fit` without a preset). It
         knows these pictures; the student knows the noise. Their weighted mean is what the student
         learns to make of the images in the other half (`distill`). Its weights become the mean of
         0.35 of the old and 0.65 of the new ones, which is better than either. Where the result does

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import DataError, PixelError, SettingError
-from .noise_report import LAGS, ChannelNoise, NoiseReport, main_channel, plot_noise
+from .noise_report import (
+    LAGS,
+    NEGLIGIBLE_SIGMA,
+    ChannelNoise,
+    NoiseReport,
+    main_channel,
+    plot_noise,
+)
 from .values import ValueRange, to_batch
 
 Floats = NDArray[np.float32]
@@ -31,9 +38,6 @@ detail: on photographs whose luma noise was correlated 0.35 over two pixels and 
 stride 2 measured better than 3."""
 
 __all__ = ["ChannelNoise", "NoiseReport", "measure_noise", "plot_noise"]
-
-NEGLIGIBLE_SIGMA = 0.5 / 255
-"""Half a step of 8 bits: below it there is nearly nothing to remove."""
 
 LARGEST_STRIDE = 5
 PATCH = 32
@@ -296,7 +300,11 @@ def _bin(
 
 
 def fit_line(
-    intensity: NDArray[np.float64], variance: NDArray[np.float64], counts: NDArray[np.float64]
+    intensity: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    *,
+    pedestal: bool = False,
 ) -> tuple[float, float, float]:
     """Return a, b >= 0 of the robust fit variance = a · intensity + b, and the error of its sigma.
 
@@ -306,6 +314,7 @@ def fit_line(
     Args:
         intensity, variance: (N,), of N measurements.
         counts: (N,), how many each of them stands for.
+        pedestal: b may be below 0, as it is where a sensor counts from a black level.
     """
     floor = max(1e-4 * float(variance.max()), 1e-30)
     terms = np.stack([intensity, np.ones_like(intensity)])
@@ -316,7 +325,10 @@ def fit_line(
         x, y = weight * terms, weight * variance
         only_slope, only_offset = x @ y / np.maximum(np.square(x).sum(axis=1), 1e-30)
         free = np.linalg.lstsq(x.T, y, rcond=None)[0]
-        tries = np.array([[max(only_slope, 0.0), 0.0], [0.0, only_offset], np.maximum(free, 0.0)])
+        lowest = [0.0, -np.inf if pedestal else 0.0]
+        tries = np.array(
+            [[max(only_slope, 0.0), 0.0], [0.0, only_offset], np.maximum(free, lowest)]
+        )
         best = tries[np.square(tries @ x - y).sum(axis=1).argmin()]
         error = variance / np.maximum(best @ terms, floor) - 1
         trust = 1 / (1 + np.square(error / np.where(error > 0, 0.2, 0.4)))

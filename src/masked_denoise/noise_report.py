@@ -16,6 +16,8 @@ from .errors import ImageWriteError, MissingExtraError
 from .values import ValueRange
 
 LAGS = 16
+NEGLIGIBLE_SIGMA = 0.5 / 255
+"""Half a step of 8 bits: below it there is nearly nothing to remove."""
 INDEPENDENT = 0.25
 """Correlation of neighbours below which noise counts as independent. In each of 112 photographs it
 was 0.28 or more; white noise with detail around it measures up to 0.2."""
@@ -92,8 +94,9 @@ class NoiseReport:
 
     @property
     def independent(self) -> bool:
-        """Whether the noise is nearly independent from pixel to pixel, in every channel."""
-        return all(channel.correlation[0] < INDEPENDENT for channel in self.channels)
+        """Whether there is noise, nearly independent from pixel to pixel in every channel."""
+        alike = any(channel.correlation[0] >= INDEPENDENT for channel in self.channels)
+        return self.luma.sigma >= NEGLIGIBLE_SIGMA and not alike
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain numbers, lists and strings, ready for JSON."""
@@ -101,7 +104,8 @@ class NoiseReport:
         for channel in plain["channels"]:
             for key, value in channel.items():
                 channel[key] = list(value) if isinstance(value, tuple) else value
-        return {**plain, "channels": list(plain["channels"]), "value_range": [*self.value_range]}
+        plain["channels"], plain["value_range"] = list(plain["channels"]), [*self.value_range]
+        return {**plain, "independent": self.independent}
 
     def summary(self) -> str:
         """Return a table of the noise level and correlation of each channel, and the advice."""

@@ -25,6 +25,7 @@ from .tiling import tiled
 from .windows import window_mean
 
 RADIUS = 6  # of the windows over which (pixel - prediction)² is averaged
+SMALLEST = 2 * RADIUS + 1  # side of an image that tells of its noise
 TILE = 1024  # side of the pieces of large images that are mixed one by one
 CAUTION = 0.5  # standard errors of such a mean that count as chance, not as detail
 
@@ -32,6 +33,8 @@ _CALMEST = 0.05  # of the windows of one brightness: they tell the level of the 
 _NORMAL_QUANTILE = -1.6449  # of _CALMEST
 _GROUPS = 16  # of brightness
 _FEWEST = 12  # windows a group
+_LOOKS = 4
+_DARKEST = 1e-3  # of the largest level: no noise is weaker
 
 Floats = NDArray[np.float64]
 
@@ -112,12 +115,12 @@ def find_levels(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[NoiseLevel, ...
     values: list[Floats] = []
     powers: list[Floats] = []
     for image, clean in pairs:
-        if min(image.shape[2:]) <= 2 * RADIUS:
+        if min(image.shape[2:]) < SMALLEST:
             continue
         whole = slice(RADIUS, -RADIUS, RADIUS)  # windows that overlap by half, inside the image
         for source, kept in ((clean, values), ((image - clean).square(), powers)):
             mean = window_mean(source, RADIUS)[:, :, whole, whole]
-            kept.append(mean.transpose(0, 1).flatten(1).double().cpu().numpy())
+            kept.append(mean.transpose(0, 1).flatten(1).cpu().double().numpy())
     if not values:
         return None
     value, power = np.concatenate(values, axis=1), np.concatenate(powers, axis=1)
@@ -129,8 +132,13 @@ def _level(value: Floats, power: Floats) -> NoiseLevel:
     order = np.argsort(value)
     groups = np.array_split(order, max(1, min(_GROUPS, len(order) // _FEWEST)))
     points = np.array([value[group].mean() for group in groups])
-    least = np.array([np.quantile(power[group], _CALMEST) for group in groups]) / _expected()
-    slope, offset, _ = fit_line(points, least, np.ones(len(points)))
+    slope, offset = 0.0, 1.0
+    for _ in range(_LOOKS):  # the calmest for their brightness, not the darkest, of every group
+        floor = max(_DARKEST * (slope * points.max() + offset), 1e-30)
+        ratio = power / np.maximum(slope * value + offset, floor)
+        calm = np.array([np.quantile(ratio[group], _CALMEST) for group in groups]) / _expected()
+        least = calm * np.maximum(slope * points + offset, floor)
+        slope, offset, _error = fit_line(points, least, np.ones(len(points)), pedestal=True)
     return NoiseLevel(slope, offset)
 
 

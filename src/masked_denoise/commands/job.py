@@ -143,9 +143,9 @@ def ready_models(
         if request.wants_shipped:
             known = all(map(is_for_shipped, by_channels(rest).values()))
             request.terminal.note(
-                "The noise is independent from pixel to pixel, and no camera's, for which "
-                f"{DEFAULT_MODEL} is made: the pictures get a model of their own. (--adapt 2 takes "
-                f"{DEFAULT_MODEL} all the same.)"
+                "The noise is independent from pixel to pixel, as finished photographs seldom have "
+                f"it, for which {DEFAULT_MODEL} is made: the pictures get a model of their own. "
+                f"(--adapt 2 takes {DEFAULT_MODEL} all the same.)"
                 if known
                 else f"{DEFAULT_MODEL} is for grey and colour pictures of integers that use their "
                 "scale; there are others, which get a model of their own."

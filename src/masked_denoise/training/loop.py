@@ -16,13 +16,22 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import FORMAT, recipe_of, save_model
-from ..errors import SettingError, TrainingError
+from ..errors import MaskedDenoiseError, SettingError, TrainingError
 from ..memory import held_memory
+from ..observation import NoiseLevel
 from ..pretrained.card import after_training
 from ..scheme import Key, Purpose
 from .batches import Batches, as_batches
 from .learner import Learner, optimizer_for
-from .measured import decide, decide_as, find_noise_level, settings_of
+from .measured import (
+    HASTY_MEGAPIXELS,
+    LEVEL_MEGAPIXELS,
+    decide,
+    decide_as,
+    measured_level,
+    same_for_all,
+    settings_of,
+)
 from .schedule import Schedule
 from .session import Interrupt, borrowed_accelerator
 from .settings import FitOptions, FitSettings
@@ -95,17 +104,20 @@ def train(
         state = state_to_resume(options)
         undecided = given is not None and denoiser.undecided
         if state is not None:
+            as_before = copy.copy(denoiser)  # a run that is refused leaves the denoiser undecided
             if undecided:
-                decide_as(denoiser, state["recipe"])
-                settings = settings_of(denoiser, given or {})
+                decide_as(as_before, state["recipe"])
+                settings = settings_of(as_before, given or {})
             if settings.optimizer == "auto":
                 before = state["settings"].get("optimizer", "adamw")
                 settings = replace(settings, optimizer=before)
-            check_same_run(state, denoiser, settings, accelerator.num_processes)
+            check_same_run(state, as_before, settings, accelerator.num_processes)
+            if undecided:
+                decide_as(denoiser, state["recipe"])
             saved = state["recipe"]["value_range"]
             denoiser.value_range = None if saved is None else (saved[0], saved[1])
         batches = make_batches((accelerator.process_index, accelerator.num_processes))
-        advice = decide(denoiser, batches) if undecided and state is None else None
+        advice = decide(denoiser, batches, accelerator) if undecided and state is None else None
         if advice is not None:
             settings = settings_of(denoiser, given or {})
         if settings.optimizer == "auto":
@@ -435,22 +447,39 @@ class Trainer:
             self.files.save("last.pt", self._state())
         self.learner.use(self._chosen())
         self._find_noise_level()
-        if self.files.folder is not None:
-            self.denoiser.fit_record = self._record()
-            save_model(self.denoiser, self.files.folder)
+        self._save_model()
         if self.stopped == "interrupted":
             self.tell(f"stopped after {self.step} steps; the model is kept")
         elif self.stopped == "worse":
             self.tell(f"the validation score got worse; stopped after {self.step} steps")
 
+    def _save_model(self) -> None:
+        if self.files.folder is not None:
+            self.denoiser.fit_record = self._record()
+            save_model(self.denoiser, self.files.folder)
+
     def _find_noise_level(self) -> None:
-        """Find what the shares of the pixels' own values rest on; Ctrl-C leaves them out."""
-        if self.denoiser.observation != "measured":
+        """Find what the shares of the pixels' own values rest on, unless it was given."""
+        if self.denoiser.observation != "measured" or self.denoiser.level_given:
             return
+        self.denoiser.found_level(None)
+        self._save_model()  # it is whole without a level
+        self.tell("measuring how strong the noise is, for the share of each pixel's own value")
+        self.denoiser.found_level(same_for_all(self._level, self.accelerator))
+
+    def _level(self) -> tuple[NoiseLevel, ...] | None:
+        """Return the level; None after Ctrl-C, or where the trained model fails on a picture."""
+        megapixels = HASTY_MEGAPIXELS if self.stopped == "interrupted" else LEVEL_MEGAPIXELS
         try:
-            find_noise_level(self.denoiser.eval(), self.batches)
+            return measured_level(self.denoiser.eval(), self.batches, megapixels=megapixels)
         except KeyboardInterrupt:
             self.stopped = "interrupted"
+        except (MaskedDenoiseError, RuntimeError, OSError) as error:
+            logger.warning(
+                "the level of the noise cannot be measured (%s); the model is kept, without the "
+                "shares of the pixels' own values", error,
+            )  # fmt: skip
+        return None
 
     def _chosen(self) -> dict[str, Tensor]:
         """Return the weights to end with: the best, or the last ones."""

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
+from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, PixelError
 from ..inference import denoise_batch
-from ..noise import NEGLIGIBLE_SIGMA, measure_noise
-from ..observation import find_levels
+from ..noise import measure_noise
+from ..noise_report import NEGLIGIBLE_SIGMA
+from ..observation import SMALLEST, NoiseLevel, find_levels
 from ..presets import preset
 from ..values import to_batch
 from .batches import Batches
 from .settings import FitSettings, fit_settings
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from ..denoiser import AsymmetricMaskDenoiser
 
 MEGAPIXELS, SIDE = 16.0, 512  # of windows in which the noise is measured before training ...
 LEVEL_MEGAPIXELS, LEVEL_SIDE = 0.6, 256  # ... and denoised after it
+HASTY_MEGAPIXELS = 0.1  # after Ctrl-C
+
+T = TypeVar("T")
 
 
 def settings_of(denoiser: AsymmetricMaskDenoiser, given: Mapping[str, Any]) -> FitSettings:
@@ -28,32 +35,56 @@ def settings_of(denoiser: AsymmetricMaskDenoiser, given: Mapping[str, Any]) -> F
     return fit_settings(preset(denoiser.preset or "default")["fit"], given)
 
 
-def decide(denoiser: AsymmetricMaskDenoiser, batches: Batches) -> str | None:
+class Decision(NamedTuple):
+    """What the noise decides: a preset, settings that go before it, and why, in words."""
+
+    preset: str
+    settings: dict[str, Any]
+    reason: str
+
+
+def decide(
+    denoiser: AsymmetricMaskDenoiser, batches: Batches, accelerator: Accelerator
+) -> str | None:
     """Decide by the noise of the pictures what nobody gave; return why, in words.
+
+    Of several processes the first measures, for all of them. None: there is too little to measure.
+    """
+    found = same_for_all(lambda: _decision(batches), accelerator)
+    if found is None:
+        return None
+    denoiser.decide(found.preset, **found.settings)
+    strides = ", ".join(map(str, denoiser.train_strides))
+    where = "" if found.preset == "independent" else f": training at stride {strides}"
+    return found.reason + where
+
+
+def _decision(batches: Batches) -> Decision | None:
+    """Return what the noise decides, None where it cannot be measured.
 
     Where noise is independent from pixel to pixel in all channels that is the preset "independent",
     else "default", at stride 1 where that is advised. Where more than 2 is advised it stays at 2:
     that measured no worse on noise that is so coarse, and much better where fine texture was taken
-    for coarse noise. None: there is too little to measure.
+    for coarse noise.
     """
     try:
         report = measure_noise(
             np.moveaxis(array, 0, 2) for array in batches.windows(MEGAPIXELS, SIDE)
         )
-    except DataError:
+    except (DataError, PixelError):  # too small; or not finite, which training will tell better
         return None
     if report.independent:
         most = max(channel.correlation[0] for channel in report.channels)
-        denoiser.decide("independent")
-        return (
+        reason = (
             "noise is independent from pixel to pixel (neighbours are correlated "
             f"{most:.2f} at most): preset 'independent'"
         )
-    near = report.train_stride == 1 and report.luma.sigma >= NEGLIGIBLE_SIGMA
-    denoiser.decide("default", **({"train_stride": 1} if near else {}))
+        return Decision("independent", {}, reason)
+    if report.luma.sigma < NEGLIGIBLE_SIGMA:
+        return Decision("default", {}, "there is nearly no noise")
     between = report.luma.correlation[0]
-    strides = ", ".join(map(str, denoiser.train_strides))
-    return f"neighbours have noise that is correlated {between:.2f}: training at stride {strides}"
+    settings = {"train_stride": 1} if report.train_stride == 1 else {}
+    return Decision("default", settings, f"neighbours have noise that is correlated {between:.2f}")
 
 
 def decide_as(denoiser: AsymmetricMaskDenoiser, recipe: Mapping[str, Any]) -> None:
@@ -63,17 +94,40 @@ def decide_as(denoiser: AsymmetricMaskDenoiser, recipe: Mapping[str, Any]) -> No
         denoiser.decide(recipe["preset"], train_stride=strides, stride=recipe["stride"])
 
 
-def find_noise_level(denoiser: AsymmetricMaskDenoiser, batches: Batches) -> None:
-    """Set `noise_level` by what the trained network leaves of the pictures; None where too small.
+def measured_level(
+    denoiser: AsymmetricMaskDenoiser, batches: Batches, *, megapixels: float = LEVEL_MEGAPIXELS
+) -> tuple[NoiseLevel, ...] | None:
+    """Return the level of the noise, by what the trained network leaves of the pictures.
 
     Args:
-        denoiser: in evaluation mode, with the observation "measured".
+        denoiser: in evaluation mode, with the observation "measured" and no level yet, so that its
+            predictions are free of the pixel's own value.
         batches: that it was trained on.
+        megapixels: how many million pixels to look at.
+
+    Returns:
+        One level a channel; None where the pictures are too small.
     """
-    denoiser.noise_level = None  # the predictions are to be free of the pixel's own value
     device = next(denoiser.backbone.parameters()).device
-    pairs = []
-    for array in batches.windows(LEVEL_MEGAPIXELS, LEVEL_SIDE):
-        image = to_batch(np.moveaxis(array, 0, 2), value_range=denoiser.value_range)[0].to(device)
-        pairs.append((image, denoise_batch(denoiser, image, passes=denoiser.passes, seed=0)))
-    denoiser.noise_level = find_levels(pairs)
+    least = max(SMALLEST, denoiser.stride)
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for array in batches.windows(megapixels, LEVEL_SIDE):
+            if min(array.shape[1:]) < least:
+                continue
+            unit, _ = to_batch(np.moveaxis(array, 0, 2), value_range=denoiser.value_range)
+            image = unit.to(device)
+            yield image, denoise_batch(denoiser, image, passes=denoiser.passes, seed=0)
+
+    return find_levels(pairs())
+
+
+def same_for_all(find: Callable[[], T], accelerator: Accelerator) -> T:
+    """Return what the first process finds, in all of them."""
+    from accelerate.utils import broadcast_object_list
+
+    if accelerator.num_processes == 1:
+        return find()
+    found = [find() if accelerator.is_main_process else None]
+    broadcast_object_list(found)
+    return cast("T", found[0])

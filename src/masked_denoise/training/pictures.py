@@ -250,7 +250,13 @@ def measured_range(pictures: Pictures) -> ValueRange | None:
 
 
 def range_of(values: Array) -> ValueRange | None:
-    """Return the 0.1 and 99.9 percentiles of floats, None where they lie in [0, 1] or nearly so."""
+    """Return the 0.1 and 99.9 percentiles of floats, None where they lie in [0, 1] or nearly so.
+
+    Values that are not finite do not count.
+    """
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return None
     low, high = (float(v) for v in np.quantile(values, (0.001, 0.999)))
     if low >= -SLACK and high <= 1 + SLACK:
         return None

@@ -151,6 +151,9 @@ class StudentTrainer(Trainer):
     def _find_range(self) -> None:
         """Leave the range as it is."""
 
+    def _find_noise_level(self) -> None:
+        """Leave the level: nothing is hidden, so that a pixel's own value is in the result."""
+
     def _make_learner(self) -> Learner:
         return StudentLearner(self.denoiser, self.settings, self.accelerator)
 
