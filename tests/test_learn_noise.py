@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.camera_noise import CameraNoise
 from masked_denoise.errors import DataError, SettingError
+from masked_denoise.training import learn_noise as module
 from masked_denoise.training.settings import FitSettings
 from masked_denoise.training.simulated import SimulatedPairs, smaller
 
@@ -105,6 +108,36 @@ def test_worse_weights_are_not_kept() -> None:
     assert all(
         torch.equal(before[name], now) for name, now in student.backbone.state_dict().items()
     )
+
+
+def test_a_student_that_has_learnt_learns_from_both_and_goes_part_of_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[list[np.ndarray]] = []
+    rates: list[float] = []
+    trained: list[dict[str, torch.Tensor]] = []
+
+    def take(kind: type, student: AsymmetricMaskDenoiser, make_batches: Any, *rest: Any) -> None:
+        seen.append(list(make_batches((0, 1)).pictures))
+        rates.append(rest[0].learning_rate)
+        with torch.no_grad():
+            for weight in student.backbone.parameters():
+                weight += 0.01
+        student.fit_record = {"stopped": "finished"}
+        trained.append({k: v.clone() for k, v in student.backbone.state_dict().items()})
+
+    monkeypatch.setattr(module, "train", take)
+    monkeypatch.setattr(module.Targets, "score", lambda *_: 1.0)
+    noisy = _noisy()
+    student = _student().learn_noise(noisy, steps=4, rounds=2, crop=32, progress=False)
+    first, second = seen
+    assert rates == [2e-3, module.GENTLE]
+    assert len(second) == 2 * len(first) == 2 * len(noisy)
+    for picture, small in zip(noisy, second[len(noisy) :], strict=True):
+        assert np.array_equal(small, smaller(np.moveaxis(picture, 2, 0), 2.0))
+    old, new = trained
+    for name, weight in student.backbone.state_dict().items():
+        assert torch.allclose(weight, old[name].lerp(new[name], 0.65), atol=1e-6)
 
 
 def test_one_channel_and_a_run_in_two_rounds() -> None:

@@ -18,13 +18,12 @@ from ..errors import SettingError
 from .distill import distill, share_of_budget
 from .ranking import MEGAPIXELS, rank_models
 from .settings import BUDGETS
-from .student import check_student, split_settings
+from .student import check_student, meet, split_settings
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 GENTLE = {"optimizer": "auto", "learning_rate": 5e-4}  # the student has learnt already
-LATER = 0.65  # share of the new weights in the mean with the old ones
 SHARED = ("seed", "progress", "device")  # settings that count for both networks
 
 
@@ -67,7 +66,7 @@ def adapt(
         "masked_steps": masked.fit_record["steps"], "trust": trust, **budget,
     }  # fmt: skip
     told_of: dict[str, object] = {"kept": "after"}
-    _meet(before, student)
+    meet(student, before.backbone.state_dict())
     if student.channels in (1, 3) and student.fit_record["stopped"] != "interrupted":
         try:
             told_of = _kept(before, student, noisy, min(megapixels, MEGAPIXELS), told.seed)
@@ -81,16 +80,6 @@ def _saved(student: AsymmetricMaskDenoiser, output: str | Path | None) -> Asymme
     if output is not None:
         save_model(student, output)
     return student
-
-
-def _meet(before: AsymmetricMaskDenoiser, student: AsymmetricMaskDenoiser) -> None:
-    """Take the student's weights part of the way back: the mean is better than either end."""
-    old = before.backbone.state_dict()
-    mean = {
-        name: old[name].lerp(value, LATER) if value.is_floating_point() else value
-        for name, value in student.backbone.state_dict().items()
-    }
-    student.backbone.load_state_dict(mean)
 
 
 def _kept(

@@ -3,8 +3,10 @@
 A noisy photograph made half as large has less noise (0.4 of independent noise, about 0.7 of noise
 that is correlated as that of cameras), and its surfaces and colours are those of the pictures to
 come. What the student makes of it first has less noise still. That is clean enough to simulate
-noise on. The pairs so made teach the student to remove noise that is correlated over many pixels,
-which hidden pixels cannot: the noise of a hidden pixel can be read off its neighbours then.
+noise on; beside it the photograph as it was, made smaller, keeps the detail that a student who
+learnt but little takes for noise. The pairs so made teach the student to remove noise that is
+correlated over many pixels, which hidden pixels cannot: the noise of a hidden pixel can be read off
+its neighbours then.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from .loop import train
 from .pictures import Array, range_of
 from .settings import FitOptions, FitSettings
 from .simulated import SimulatedPairs, smaller
-from .student import StudentTrainer, Targets, check_student, split_settings
+from .student import StudentTrainer, Targets, check_student, meet, split_settings
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
@@ -56,8 +58,7 @@ def learn_noise(
         )
     if settings.get("optimizer") is None:
         settings["optimizer"] = OPTIMIZER
-    if settings.get("learning_rate") is None and student.fit_record:
-        settings["learning_rate"] = GENTLE
+    gentle = settings.get("learning_rate") or GENTLE
     told, options = split_settings(settings)
     if not shrink >= 1 or not isinstance(rounds, int) or rounds < 1 or not megapixels > 0:
         raise SettingError(
@@ -77,13 +78,16 @@ def learn_noise(
     seconds = 0.0
     for number in range(rounds):
         began = time.perf_counter()
+        learnt = bool(student.fit_record)
         clean = [_cleaned(window, student, shrink) for window in taken]
+        if learnt:
+            clean += [smaller(window, shrink, student.value_range) for window in taken]
         seconds += time.perf_counter() - began
         last = number == rounds - 1
         part = share_of_budget(told, rounds)
-        _train(
-            student, clean, noise, scale, part, options if last else replace(options, output=None)
-        )
+        part = replace(part, learning_rate=gentle) if learnt else part
+        where = options if last else replace(options, output=None)
+        _train(student, clean, noise, scale, part, where, meets=learnt)
         if student.fit_record["stopped"] == "interrupted":
             break
     student.fit_record["learn_noise"] = {
@@ -143,8 +147,14 @@ def _train(
     scale: Range,
     settings: FitSettings,
     options: FitOptions,
+    *,
+    meets: bool = False,
 ) -> None:
-    """Train on pairs simulated on clean pictures; keep the old weights where they are better."""
+    """Train on pairs simulated on clean pictures; keep the old weights where they are better.
+
+    Args:
+        meets: the new weights become a mean with the old ones.
+    """
 
     def make_batches(process: tuple[int, int]) -> Batches:
         return SimulatedPairs(clean, settings, noise=noise, scale=scale, process=process)
@@ -156,6 +166,8 @@ def _train(
     student.eval()
     old = judge.score(student)
     train(StudentTrainer, student, make_batches, settings, options)
+    if meets:
+        meet(student, before)
     new = judge.score(student)
     student.fit_record["score"] = {"before": round(old, 3), "after": round(new, 3)}
     student.fit_record["kept"] = "before" if new < old else "after"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 Pair = tuple[Tensor, Tensor] | list[Tensor]
+LATER = 0.65  # share of the new weights in the mean with those of a student that had learnt
 
 
 def train_student(
@@ -91,6 +92,15 @@ def check_student(student: AsymmetricMaskDenoiser) -> None:
             f"the student has {student.scheme!r} and stride {student.stride}; a plain network is "
             "needed: AsymmetricMaskDenoiser('fast-student', preset='student')"
         )
+
+
+def meet(student: AsymmetricMaskDenoiser, old: Mapping[str, Tensor]) -> None:
+    """Take the student's weights part of the way back to old ones: better than either end."""
+    mean = {
+        name: old[name].lerp(value, LATER) if value.is_floating_point() else value
+        for name, value in student.backbone.state_dict().items()
+    }
+    student.backbone.load_state_dict(mean)
 
 
 def joined(pairs: Iterable[Pair], channels: int) -> Iterable[Tensor]:
