@@ -143,6 +143,7 @@ def recipe_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
         "passes": denoiser.passes,
         "observation": denoiser.observation,
         "chroma_radius": denoiser.chroma_radius,
+        "dct_threshold": denoiser.dct_threshold,
         "turns": denoiser.turns,
         "residual": denoiser.residual,
         "value_range": None if denoiser.value_range is None else list(denoiser.value_range),
@@ -270,6 +271,7 @@ def _build(
             "scheme": _make_scheme(config["scheme"], scheme, where),
             "refine": Refinement(**config["refine"]) if config["refine"] else False,
             "value_range": None if value_range is None else (value_range[0], value_range[1]),
+            "dct_threshold": config.get("dct_threshold", 0.0),
         }
         if backbone is not None:
             denoiser = AsymmetricMaskDenoiser(backbone, **settings)

@@ -22,7 +22,7 @@ _REQUIRED = {
     "refine", "passes", "observation", "chroma_radius", "turns", "residual", "value_range",
     "preset",
 }  # fmt: skip
-_OPTIONAL = {"training", "weights_sha256", "channels_last", "noise_level", *ABOUT}
+_OPTIONAL = {"training", "weights_sha256", "channels_last", "noise_level", "dct_threshold", *ABOUT}
 _LARGEST_FILE = 4 << 20  # bytes
 _LARGEST_NUMBER = 10**7  # of a network's or scheme's arguments: no width, depth or size is larger
 _DEEPEST, _MOST_VALUES, _LONGEST_TEXT = 16, 20_000, 100_000
@@ -160,6 +160,10 @@ def _is_range(value: Any) -> bool:
     return value is None or _is_pair(value)
 
 
+def _is_threshold(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
 def _is_levels(value: Any) -> bool:
     return type(value) is list and 0 < len(value) <= 4096 and all(map(_is_pair, value))
 
@@ -247,6 +251,7 @@ _RULES: dict[str, Rule] = {
     ),
     "noise_level": Rule(_is_levels, "a list of pairs of numbers"),
     "chroma_radius": _whole(0, 1_000_000),
+    "dct_threshold": Rule(_is_threshold, "a number from 0 to 1"),
     "turns": _BOOL,
     "residual": _BOOL,
     "value_range": Rule(_is_range, "null, or a list of two numbers"),

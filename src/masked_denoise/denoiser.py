@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _DECIDED = (
     "scheme", "train_strides", "stride", "passes", "refinement", "observation", "chroma_radius",
-    "turns", "residual",
+    "dct_threshold", "turns", "residual",
 )  # fmt: skip
 """What a preset decides; see `AsymmetricMaskDenoiser.decide`."""
 
@@ -66,6 +66,8 @@ class AsymmetricMaskDenoiser(nn.Module):
             Default 0.15.
         chroma_radius: radius in pixels of `smooth_chroma` at the end of `denoise`, for images of
             three channels; 0 for none. Default 8.
+        dct_threshold: coefficients below it are taken out of the result, on the 0..1 scale
+            (`threshold_cosines`), 0 for none. Default 0.035, which is 9 of 255.
         turns: whether the network sees every pass turned or mirrored another way. Default True.
             The passes of a student, which could not differ otherwise, always are.
         value_range: (low, high) of float images; integers scale by their dtype.
@@ -112,6 +114,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         residual: bool | str | None = None,
         observation: float | str | None = None,
         chroma_radius: int | None = None,
+        dct_threshold: float | None = None,
         turns: bool | None = None,
         value_range: ValueRange | None = None,
         noise_level: Sequence[Sequence[float]] | None = None,
@@ -123,10 +126,10 @@ class AsymmetricMaskDenoiser(nn.Module):
         given = {
             "scheme": scheme, "train_stride": train_stride, "stride": stride, "passes": passes,
             "refine": refine, "residual": residual, "observation": observation,
-            "chroma_radius": chroma_radius, "turns": turns,
+            "chroma_radius": chroma_radius, "dct_threshold": dct_threshold, "turns": turns,
         }  # fmt: skip
-        self._given = {name: value for name, value in given.items() if value is not None}
-        self.undecided = preset is None and len(self._given) < len(given)
+        self.given = {name: value for name, value in given.items() if value is not None}
+        self.undecided = preset is None and len(self.given) < len(given)
         self.backbone_name = backbone if isinstance(backbone, str) else None
         self.backbone_args = dict(backbone_args or {})
         if isinstance(backbone, str):
@@ -195,7 +198,7 @@ class AsymmetricMaskDenoiser(nn.Module):
 
     def _take(self, preset: str, settings: dict[str, Any]) -> bool | str:
         """Set what a preset, these settings and those given say; return the wish for `residual`."""
-        recipe = {**named_preset(preset)["denoiser"], **settings, **self._given}
+        recipe = {**named_preset(preset)["denoiser"], **settings, **self.given}
         self.scheme: MaskScheme = recipe["scheme"]
         strides = recipe["train_stride"]
         self.train_strides = (strides,) if isinstance(strides, int) else tuple(strides)
@@ -205,6 +208,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         self.refinement: Refinement | None = Refinement() if refine is True else refine or None
         self.observation: float | str = recipe["observation"]
         self.chroma_radius: int = recipe["chroma_radius"]
+        self.dct_threshold: float = recipe["dct_threshold"]
         self.turns: bool = recipe["turns"]
         self._check_settings()
         residual: bool | str = recipe["residual"]
@@ -807,6 +811,10 @@ class AsymmetricMaskDenoiser(nn.Module):
             raise SettingError("train_stride is empty; a stride, or several, is needed")
         if not isinstance(self.passes, int) or self.passes < 1:
             raise SettingError(f"passes is {self.passes!r}; 1 or more is needed")
+        if not isinstance(self.dct_threshold, int | float) or not 0 <= self.dct_threshold <= 1:
+            raise SettingError(
+                f"dct_threshold is {self.dct_threshold!r}; a number from 0 to 1 is needed"
+            )
         if not isinstance(self.chroma_radius, int) or self.chroma_radius < 0:
             raise SettingError(
                 f"chroma_radius is {self.chroma_radius!r}; 0 pixels or more is needed"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .calls import Job, NetworkCalls
 from .chroma import smooth_chroma
+from .cosine import threshold_cosines
 from .observation import weighed
 from .ops import MaskedImage, replace
 from .refine import Refinement
@@ -72,6 +73,8 @@ def denoise_batch(
         clean = smooth_chroma(clean, radius=denoiser.chroma_radius)
     known = image if bad is None else torch.where(bad, clean, image)
     mixed = _with_own_pixel(denoiser, known, clean)
+    if denoiser.dct_threshold:
+        mixed = threshold_cosines(mixed, known, threshold=denoiser.dct_threshold)
     mixed = mixed if strength == 1 else torch.lerp(image, mixed, strength)
     result = mixed if bad is None else torch.where(bad, clean, mixed)
     if std is None:

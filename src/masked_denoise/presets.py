@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from .cosine import PHOTOGRAPHS
 from .errors import unknown_name
 from .refine import Refinement
 from .scheme import NothingHidden, RandomPartition
@@ -33,6 +34,7 @@ def _amsnet(smooth: bool, refined: bool) -> dict[str, dict[str, Any]]:
             "residual": False,
             "observation": 0.0,
             "chroma_radius": 0,
+            "dct_threshold": 0.0,
             "turns": False,
         },
         "fit": {**_PAPER_FIT, "smooth_steps": 0.2 if smooth else 0},
@@ -49,6 +51,7 @@ _DEFAULT: dict[str, dict[str, Any]] = {
         "residual": "auto",
         "observation": 0.15,
         "chroma_radius": 8,
+        "dct_threshold": PHOTOGRAPHS,
         "turns": True,
     },
     "fit": {"optimizer": "auto"},
@@ -61,6 +64,7 @@ _INDEPENDENT: dict[str, dict[str, Any]] = {
         "train_stride": 1,
         "observation": "measured",
         "chroma_radius": 0,
+        "dct_threshold": 0.0,
     },
     # batch_size, crop, augment and seed stay as they are: `fit` cuts crops before it decides
     "fit": {**_DEFAULT["fit"], "loss": "l2", "learning_rate": 2e-3},
@@ -76,6 +80,7 @@ _STUDENT: dict[str, dict[str, Any]] = {
         "residual": "auto",
         "observation": 0.0,
         "chroma_radius": 0,
+        "dct_threshold": 0.0,
         "turns": False,
     },
     "fit": {"batch_size": 8, "learning_rate": 2e-3, "loss": "psnr", "clip_norm": 0.5},

@@ -34,7 +34,15 @@ if TYPE_CHECKING:
 DEFAULT_BACKBONE = "fast-unet"
 
 _FROM_CALLER = {"channels", "value_range", "seed", *BUDGETS}
-_INFERENCE = {"stride", "passes", "refine", "observation", "chroma_radius", "turns"}
+_INFERENCE = {
+    "stride",
+    "passes",
+    "refine",
+    "observation",
+    "chroma_radius",
+    "dct_threshold",
+    "turns",
+}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..camera_noise import CameraNoise, Range
+from ..cosine import PHOTOGRAPHS
 from ..errors import SettingError
 from ..values import ValueRange
 from .batches import Batches
@@ -70,6 +71,8 @@ def learn_noise(
     if rounds > 1 and options.resume:
         raise SettingError(f"a run of {rounds} rounds cannot be resumed; use rounds=1")
     taken = windows_of(noisy, student.channels, megapixels, told.seed)
+    if not student.fit_record and "dct_threshold" not in student.given:
+        student.dct_threshold = PHOTOGRAPHS
     if student.value_range is None:
         student.value_range = _range_of(taken)
     if options.device is not None:

@@ -17,7 +17,7 @@ SAVE_SECONDS = 60.0  # a checkpoint so often ...
 SAVE_SHARE = 0.02  # ... or so much less often that writing takes at most this share of the time
 NOT_TRAINING = (
     "format", "library_version", "preset", "passes", "observation", "chroma_radius", "turns",
-    "refine", "stride", "noise_level",
+    "dct_threshold", "refine", "stride", "noise_level",
 )  # fmt: skip
 
 

@@ -1,0 +1,114 @@
+"""What is left of noise in a result: small coefficients of overlapping cosine transforms.
+
+Noise that a network leaves in a photograph is faint and everywhere; what a camera leaves of the
+picture is strong in few coefficients of a cosine transform (sliding-window thresholding of Yu and
+Sapiro, "DCT image denoising", 2011). So small coefficients are set to zero, and windows in which
+few are left count more.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import SettingError
+from .tiling import tiled
+
+SIDE = 16  # of the windows, in pixels
+STEP, CHROMA_STEP = 4, 8  # how far apart they lie; colour differences are smoother
+TILE = 512  # side of the pieces of large images that are transformed one by one
+PHOTOGRAPHS = 0.035  # threshold for photographs: 9 of 255
+CHROMA = 1.5  # threshold of colour differences over that of luma: their noise is coarser
+TINY = 1e-9  # threshold, where there is none
+REMOVED = 3.5  # the threshold is at most so many standard deviations of the noise removed before
+
+
+def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tensor:
+    """Return a denoised image without the small coefficients of its cosine transforms.
+
+    The transforms are orthonormal, and so are the colour channels that they are taken of: white
+    noise of standard deviation s has coefficients of standard deviation s. Means of windows stay.
+
+    Args:
+        image: (B, C, H, W) float on the 0..1 scale, denoised.
+        noisy: the same before. Where little was removed, as of a clean photograph, the threshold
+            is lower: at most `REMOVED` standard deviations of that (of its luma, in colour).
+        threshold: coefficients below it are set to zero, on the 0..1 scale.
+
+    Raises:
+        SettingError: the threshold is negative.
+
+    >>> flat = 0.5 + 0.01 * torch.randn(1, 1, 64, 64)
+    >>> bool(threshold_cosines(flat, flat + 0.1 * torch.randn(1, 1, 64, 64), threshold=0.05).std()
+    ...      < 0.3 * flat.std())
+    True
+    """
+    if not threshold >= 0:
+        raise SettingError(f"threshold is {threshold}; 0 or more is needed")
+    colours = image.shape[1] == 3
+    both = [_opponent(x) if colours else x for x in (image, noisy)]
+    rest = (both[1] - both[0]).flatten(2)
+    removed = (rest - rest.mean(2, keepdim=True)).square().mean(2).sqrt()  # (B, C)
+    least = (REMOVED * removed).clamp_max(threshold)
+    basis = _basis(image)
+
+    def run(piece: Tensor, _: tuple[int, int]) -> Tensor:
+        if not colours:
+            return _thresholded(piece, least, basis, STEP)
+        luma = _thresholded(piece[:, :1], least[:, :1], basis, STEP)
+        chroma = CHROMA * least[:, :1].expand(-1, 2)
+        return torch.cat([luma, _thresholded(piece[:, 1:], chroma, basis, CHROMA_STEP)], dim=1)
+
+    clean = tiled(run, both[0], tile=TILE, halo=SIDE, step=CHROMA_STEP)
+    return _opponent(clean, back=True) if colours else clean
+
+
+def _thresholded(image: Tensor, least: Tensor, basis: Tensor, step: int) -> Tensor:
+    """Return (B, C, H, W) without coefficients below `least` (B, C), of windows `step` apart."""
+    batch, channels, height, width = image.shape
+    edge = SIDE - step
+    padded = _reflect(image, edge, (edge + -height % step, edge + -width % step))
+    planes = padded.reshape(batch * channels, *padded.shape[2:])
+    unit = least.reshape(-1, 1, 1).clamp_min(TINY)  # hardshrink takes one threshold: 1
+    windows = (planes / unit).unfold(1, SIDE, step).unfold(2, SIDE, step)
+    count, rows, columns = windows.shape[:3]
+    found = windows.reshape(-1, SIDE * SIDE) @ basis.mT
+    kept = F.hardshrink(found, 1.0)
+    kept[:, 0] = found[:, 0]
+    weight = 1 / torch.linalg.vector_norm(kept, 0, dim=1, keepdim=True).clamp_min(1)
+    back = ((kept * weight) @ basis).view(count, rows * columns, SIDE * SIDE).mT
+    total = F.fold(back, padded.shape[2:], SIDE, stride=step)
+    window = image.new_ones(1, 1, SIDE, SIDE)
+    weights = F.conv_transpose2d(weight.view(count, 1, rows, columns), window, stride=step)
+    mean = (total / weights)[:, 0] * unit
+    return mean[:, edge : edge + height, edge : edge + width].reshape(image.shape)
+
+
+def _reflect(image: Tensor, before: int, after: tuple[int, int]) -> Tensor:
+    """Return the image continued by its mirror, over and over where it is small."""
+    for dim, end in ((2, after[0]), (3, after[1])):
+        length = image.shape[dim]
+        place = torch.arange(-before, length + end, device=image.device)
+        period = max(2 * length - 2, 1)
+        place = place.remainder(period)
+        image = image.index_select(dim, torch.minimum(place, period - place).clamp_max(length - 1))
+    return image
+
+
+def _basis(image: Tensor) -> Tensor:
+    """Return the windows' cosine transform, a row a coefficient, the mean first: (256, 256)."""
+    place = torch.arange(SIDE, dtype=torch.float64)
+    waves = torch.cos(math.pi / SIDE * (place + 0.5) * place[:, None]) * math.sqrt(2 / SIDE)
+    waves[0] /= math.sqrt(2)
+    return torch.kron(waves, waves).to(image)
+
+
+def _opponent(image: Tensor, *, back: bool = False) -> Tensor:
+    """Return luma and two colour differences, orthonormal, of red, green and blue; or `back`."""
+    rows = [[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]
+    matrix = torch.tensor(rows, dtype=image.dtype, device=image.device)
+    matrix = matrix / matrix.norm(dim=1, keepdim=True)
+    return torch.einsum("kc,bchw->bkhw", matrix.mT if back else matrix, image)

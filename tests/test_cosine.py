@@ -1,0 +1,164 @@
+"""Small coefficients of cosine transforms: what goes, what stays, seams, sizes, where it is set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from masked_denoise import AsymmetricMaskDenoiser, cosine, from_pretrained
+from masked_denoise.cosine import PHOTOGRAPHS, SIDE, STEP, threshold_cosines
+from masked_denoise.errors import SettingError, WeightsError
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def waves() -> np.ndarray:
+    """The orthonormal cosine transform (DCT-II), a row a frequency."""
+    place = np.arange(SIDE)
+    rows = np.cos(np.pi * (2 * place + 1) * place[:, None] / (2 * SIDE))
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def by_windows(image: np.ndarray, threshold: float) -> np.ndarray:
+    """The definition, window by window, of one channel."""
+    edge = SIDE - STEP
+    ends = [edge + -length % STEP for length in image.shape]
+    padded = np.pad(image, [(edge, ends[0]), (edge, ends[1])], mode="reflect")
+    total, weights = np.zeros_like(padded), np.zeros_like(padded)
+    for row in range(0, padded.shape[0] - SIDE + 1, STEP):
+        for col in range(0, padded.shape[1] - SIDE + 1, STEP):
+            at = (slice(row, row + SIDE), slice(col, col + SIDE))
+            found = waves() @ padded[at] @ waves().T
+            kept = np.where(np.abs(found) > threshold, found, 0)
+            kept[0, 0] = found[0, 0]
+            weight = 1 / max(np.count_nonzero(kept), 1)
+            total[at] += weight * (waves().T @ kept @ waves())
+            weights[at] += weight
+    height, width = image.shape
+    return (total / weights)[edge : edge + height, edge : edge + width]
+
+
+@pytest.mark.parametrize("size", [(40, 33), (16, 57)])
+def test_against_its_definition_in_loops(size: tuple[int, int]) -> None:
+    image = 0.5 + 0.1 * noise(1, 1, *size).double()
+    noisy = image + 0.2 * noise(1, 1, *size, seed=1)
+    result = threshold_cosines(image, noisy, threshold=0.15)
+    expected = by_windows(image[0, 0].numpy(), 0.15)
+    np.testing.assert_allclose(result[0, 0].numpy(), expected, atol=1e-9)
+
+
+def test_faint_noise_goes_and_edges_stay() -> None:
+    clean = torch.zeros(1, 3, 96, 96)
+    clean[..., 40:] = torch.tensor([0.9, 0.4, 0.2]).view(1, 3, 1, 1)
+    rest = 0.01 * noise(1, 3, 96, 96)
+    noisy = clean + 0.08 * noise(1, 3, 96, 96, seed=1)
+    result = threshold_cosines(clean + rest, noisy, threshold=PHOTOGRAPHS)
+    assert float((result - clean).square().mean()) < 0.1 * float(rest.square().mean())
+    assert float((result - clean).abs().max()) < 0.05
+
+
+def test_a_picture_that_was_clean_stays() -> None:
+    texture = 0.5 + 0.01 * noise(1, 3, 64, 64)
+    untouched = threshold_cosines(texture, texture, threshold=PHOTOGRAPHS)
+    torch.testing.assert_close(untouched, texture, atol=1e-5, rtol=0)
+    little = texture + 5e-4 * noise(1, 3, 64, 64, seed=1)
+    kept = threshold_cosines(texture, little, threshold=PHOTOGRAPHS)
+    assert float((kept - texture).std()) < 0.05 * float(texture.std())
+
+
+def test_no_threshold_changes_nothing() -> None:
+    image = torch.rand(2, 4, 21, 30)
+    torch.testing.assert_close(threshold_cosines(image, image + noise(1), threshold=0), image)
+
+
+def test_every_image_and_channel_of_a_batch_stands_alone() -> None:
+    image = torch.rand(2, 2, 40, 40)
+    noisy = image + torch.tensor([0.01, 0.1]).view(2, 1, 1, 1) * noise(2, 2, 40, 40)
+    both = threshold_cosines(image, noisy, threshold=0.2)
+    for k in range(2):
+        one = threshold_cosines(image[k : k + 1], noisy[k : k + 1], threshold=0.2)
+        torch.testing.assert_close(both[k : k + 1], one)
+        grey = threshold_cosines(image[:, k : k + 1], noisy[:, k : k + 1], threshold=0.2)
+        torch.testing.assert_close(both[:, k : k + 1], grey)
+
+
+def test_pieces_give_the_same_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.rand(1, 3, 100, 75)
+    noisy = image + 0.2 * noise(1, 3, 100, 75)
+    whole = threshold_cosines(image, noisy, threshold=0.1)
+    monkeypatch.setattr(cosine, "TILE", 24)
+    torch.testing.assert_close(threshold_cosines(image, noisy, threshold=0.1), whole)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (1, 1, 2, 40), (0, 3, 20, 20), (1, 2, 3, 5)])
+def test_small_images(shape: tuple[int, ...]) -> None:
+    image = torch.rand(shape)
+    result = threshold_cosines(image, image + 0.1, threshold=0.05)
+    assert result.shape == shape
+    assert bool(result.isfinite().all())
+
+
+def test_thresholds_that_cannot_be() -> None:
+    image = torch.rand(1, 1, 20, 20)
+    with pytest.raises(SettingError, match=r"threshold is -0\.1"):
+        threshold_cosines(image, image, threshold=-0.1)
+    for value in (-0.1, 2, float("nan"), "0.1"):
+        with pytest.raises(SettingError, match=r"dct_threshold is .* from 0 to 1"):
+            AsymmetricMaskDenoiser(dct_threshold=value)  # type: ignore[arg-type]
+
+
+# -- in a denoiser ----------------------------------------------------------------------------
+
+
+def make(**settings: Any) -> AsymmetricMaskDenoiser:
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"backbone_args": {"widths": (4, 8)}, "passes": 1}
+    return AsymmetricMaskDenoiser(**{**small, **settings}).eval()
+
+
+def test_denoise_thresholds_its_result() -> None:
+    image = torch.rand(3, 48, 40)
+    bare = make(dct_threshold=0.0).denoise(image)
+    expected = threshold_cosines(bare[None], image[None], threshold=0.1)[0]
+    torch.testing.assert_close(make(dct_threshold=0.1).denoise(image), expected)
+    half = make(dct_threshold=0.1).denoise(image, strength=0.5)
+    torch.testing.assert_close(half, (expected + image) / 2)
+
+
+def test_who_thresholds() -> None:
+    assert make().dct_threshold == PHOTOGRAPHS
+    assert from_pretrained("camera-small").dct_threshold == PHOTOGRAPHS
+    for preset in ("independent", "student", "amsnet"):
+        assert make(preset=preset).dct_threshold == 0
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, PHOTOGRAPHS), (0.0, 0.0), (0.1, 0.1)])
+def test_students_of_photographs_threshold(given: float | None, expected: float) -> None:
+    student = AsymmetricMaskDenoiser(
+        "fast-student", preset="student", dct_threshold=given,
+        backbone_args={"widths": (8, 12), "blocks": (1, 1)},
+    )  # fmt: skip
+    picture = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    student.learn_noise(picture, steps=1, crop=32, progress=False)
+    assert student.dct_threshold == expected
+
+
+def test_it_is_stored_and_older_models_have_none(tmp_path: Path) -> None:
+    make(dct_threshold=0.02).save_pretrained(tmp_path)
+    assert from_pretrained(tmp_path).dct_threshold == 0.02
+    place = tmp_path / "config.json"
+    config = json.loads(place.read_text())
+    place.write_text(json.dumps({**config, "dct_threshold": 3}))
+    with pytest.raises(WeightsError, match="dct_threshold"):
+        from_pretrained(tmp_path)
+    del config["dct_threshold"]
+    place.write_text(json.dumps(config))
+    assert from_pretrained(tmp_path).dct_threshold == 0
