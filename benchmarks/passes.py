@@ -47,7 +47,7 @@ def main() -> None:
     args = ask.parse_args()
     pictures = middle_of(args.noisy, args.clean)[:: args.every]
     denoiser = AsymmetricMaskDenoiser.from_pretrained(args.model)
-    denoiser.observation, denoiser.chroma_radius = 0.0, 0
+    denoiser.observation, denoiser.chroma_radius, denoiser.dct_threshold = 0.0, 0, 0.0
     rows: list[dict[str, Any]] = []
 
     def measure(kind: str, network_passes: int, passes: int, scheme: RandomPartition) -> None:

@@ -46,7 +46,7 @@ class Counted(nn.Module):
 
 
 def make(network: nn.Module | None = None, **settings: Any) -> AsymmetricMaskDenoiser:
-    settings = {"chroma_radius": 0, "scheme": RandomPartition(3), **settings}
+    settings = {"chroma_radius": 0, "dct_threshold": 0.0, "scheme": RandomPartition(3), **settings}
     denoiser = AsymmetricMaskDenoiser(network or Counted(), **settings)
     for name in ("shapes", "dtypes"):  # of the trials that probe the network
         getattr(denoiser.backbone, name, []).clear()

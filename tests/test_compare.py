@@ -30,7 +30,7 @@ from masked_denoise.recipes import Recipe
 
 TINY = {
     "backbone": "dncnn", "backbone_args": {"width": 4, "depth": 3}, "passes": 1, "crop": 16,
-    "observation": 0.0, "chroma_radius": 0,
+    "observation": 0.0, "chroma_radius": 0, "dct_threshold": 0.0,
 }  # fmt: skip
 
 
@@ -223,7 +223,7 @@ def test_masked_score_sees_no_withheld_pixel() -> None:
     noisy = (smooth(64, 64) + np.random.default_rng(1).normal(0, 0.1, (64, 64))).astype(np.float32)
     copy = AsymmetricMaskDenoiser(
         Copy(), channels=1, scheme=NothingHidden(), stride=1, passes=1, observation=0.0,
-        residual=False,
+        residual=False, dct_threshold=0.0,
     )  # fmt: skip
     assert np.array_equal(copy.denoise(noisy), noisy)
     found = masked_score(copy, noisy)

@@ -75,7 +75,7 @@ def make(backbone: nn.Module | str | None = None, **settings: Any) -> Asymmetric
     """Return a denoiser without the parts that mix pixels after the branches, unless asked for."""
     channels = settings.get("channels", 3)
     if "preset" not in settings:
-        settings = {"chroma_radius": 0, **settings}
+        settings = {"chroma_radius": 0, "dct_threshold": 0.0, **settings}
     return AsymmetricMaskDenoiser(backbone or Mixer(channels), **settings)
 
 

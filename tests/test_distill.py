@@ -42,7 +42,7 @@ class Halved(nn.Module):
 def halving(channels: int = 1, **settings: Any) -> AsymmetricMaskDenoiser:
     return AsymmetricMaskDenoiser(
         Halved(), channels=channels, scheme=NothingHidden(blind=False), residual=False,
-        observation=0.0, chroma_radius=0, turns=False, passes=2, **settings,
+        observation=0.0, chroma_radius=0, dct_threshold=0.0, turns=False, passes=2, **settings,
     )  # fmt: skip
 
 

@@ -101,6 +101,7 @@ def test_denoise(shared: Path, groups: int) -> None:
         residual=False,
         observation=0.0,
         chroma_radius=0,
+        dct_threshold=0.0,
     )
     assert denoiser.scheme.branches == groups
     check(denoiser.denoise(data["image"]), data[f"k{groups}_denoised"])

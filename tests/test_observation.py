@@ -178,7 +178,9 @@ class Blur(nn.Module):
 
 
 def make(**settings: Any) -> AsymmetricMaskDenoiser:
-    plain: dict[str, Any] = {"channels": 1, "passes": 2, "stride": 1, "residual": False}
+    plain: dict[str, Any] = {
+        "channels": 1, "passes": 2, "stride": 1, "residual": False, "dct_threshold": 0.0,
+    }  # fmt: skip
     return AsymmetricMaskDenoiser(Blur(), **{**plain, **settings})
 
 

@@ -119,7 +119,7 @@ def test_adapt_keeps_the_student_where_training_made_it_worse(noisy: NDArray[np.
     student = load_shipped()
     before = copy.deepcopy(student.backbone.state_dict())
     student.adapt(
-        noisy, steps=4, learning_rate=0.3, warmup_steps=0, ema_decay=0, progress=False,
+        noisy, steps=4, learning_rate=0.1, warmup_steps=0, ema_decay=0, progress=False,
         validation=False, batch_size=2, crop=64,
     )  # fmt: skip
     told = student.fit_record["adaptation"]

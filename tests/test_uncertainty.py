@@ -26,8 +26,8 @@ class Blur(nn.Module):
 
 def make(channels: int = 1, **settings: Any) -> AsymmetricMaskDenoiser:
     plain = {
-        "observation": 0.0, "chroma_radius": 0, "turns": False, "residual": False,
-        "scheme": RandomPartition(2), "stride": 1,
+        "observation": 0.0, "chroma_radius": 0, "dct_threshold": 0.0, "turns": False,
+        "residual": False, "scheme": RandomPartition(2), "stride": 1,
     }  # fmt: skip
     return AsymmetricMaskDenoiser(Blur(channels), channels=channels, **{**plain, **settings})
 

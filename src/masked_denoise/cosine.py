@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .chroma import lower_median
 from .errors import SettingError
 from .tiling import tiled
 
@@ -23,7 +24,7 @@ TILE = 512  # side of the pieces of large images that are transformed one by one
 PHOTOGRAPHS = 0.035  # threshold for photographs: 9 of 255
 CHROMA = 1.5  # threshold of colour differences over that of luma: their noise is coarser
 TINY = 1e-9  # threshold, where there is none
-REMOVED = 3.5  # the threshold is at most so many standard deviations of the noise removed before
+QUIET = 0.012  # standard deviation of the luma that was removed, below which the threshold falls
 
 
 def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tensor:
@@ -31,28 +32,31 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
 
     The transforms are orthonormal, and so are the colour channels that they are taken of: white
     noise of standard deviation s has coefficients of standard deviation s. Means of windows stay.
+    A channel of an image that has not three is treated as three equal ones would be.
 
     Args:
         image: (B, C, H, W) float on the 0..1 scale, denoised.
-        noisy: the same before. Where little was removed, as of a clean photograph, the threshold
-            is lower: at most `REMOVED` standard deviations of that (of its luma, in colour).
+        noisy: the same before. Of images that had little noise the threshold is lower, by the
+            third power of (removed / `QUIET`), so that a clean photograph keeps its texture.
         threshold: coefficients below it are set to zero, on the 0..1 scale.
 
     Raises:
         SettingError: the threshold is negative.
 
     >>> flat = 0.5 + 0.01 * torch.randn(1, 1, 64, 64)
-    >>> bool(threshold_cosines(flat, flat + 0.1 * torch.randn(1, 1, 64, 64), threshold=0.05).std()
-    ...      < 0.3 * flat.std())
+    >>> clean = threshold_cosines(flat, flat + 0.1 * torch.randn(1, 1, 64, 64), threshold=0.1)
+    >>> bool(clean.std() < 0.3 * flat.std())
     True
     """
     if not threshold >= 0:
         raise SettingError(f"threshold is {threshold}; 0 or more is needed")
+    if not image.numel():
+        return image
     colours = image.shape[1] == 3
-    both = [_opponent(x) if colours else x for x in (image, noisy)]
+    both = [_opponent(x) if colours else x * math.sqrt(3) for x in (image, noisy)]
     rest = (both[1] - both[0]).flatten(2)
-    removed = (rest - rest.mean(2, keepdim=True)).square().mean(2).sqrt()  # (B, C)
-    least = (REMOVED * removed).clamp_max(threshold)
+    removed = 1.4826 * lower_median((rest - rest.mean(2, keepdim=True)).abs())  # (B, C)
+    least = threshold * (removed / QUIET).clamp_max(1) ** 3
     basis = _basis(image)
 
     def run(piece: Tensor, _: tuple[int, int]) -> Tensor:
@@ -63,7 +67,7 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
         return torch.cat([luma, _thresholded(piece[:, 1:], chroma, basis, CHROMA_STEP)], dim=1)
 
     clean = tiled(run, both[0], tile=TILE, halo=SIDE, step=CHROMA_STEP)
-    return _opponent(clean, back=True) if colours else clean
+    return (_opponent(clean, back=True) if colours else clean / math.sqrt(3)).contiguous()
 
 
 def _thresholded(image: Tensor, least: Tensor, basis: Tensor, step: int) -> Tensor:

@@ -72,10 +72,10 @@ def denoise_batch(
     if denoiser.chroma_radius and image.shape[1] == 3:
         clean = smooth_chroma(clean, radius=denoiser.chroma_radius)
     known = image if bad is None else torch.where(bad, clean, image)
-    mixed = _with_own_pixel(denoiser, known, clean)
+    clean = _with_own_pixel(denoiser, known, clean)
     if denoiser.dct_threshold:
-        mixed = threshold_cosines(mixed, known, threshold=denoiser.dct_threshold)
-    mixed = mixed if strength == 1 else torch.lerp(image, mixed, strength)
+        clean = threshold_cosines(clean, known, threshold=denoiser.dct_threshold)
+    mixed = clean if strength == 1 else torch.lerp(image, clean, strength)
     result = mixed if bad is None else torch.where(bad, clean, mixed)
     if std is None:
         return result

@@ -96,7 +96,7 @@ def as_grey(model: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
         weights[name] = _by_colour(weights[name], 0).mean(0)
     grey = AsymmetricMaskDenoiser(
         "fast-student", preset="student", channels=1, backbone_args=model.backbone_args,
-        value_range=model.value_range,
+        value_range=model.value_range, dct_threshold=model.dct_threshold,
     )  # fmt: skip
     grey.backbone.load_state_dict(weights)
     grey.fit_record, grey.card = dict(model.fit_record), dict(model.card)
