@@ -23,6 +23,7 @@ STEP, CHROMA_STEP = 4, 8  # how far apart they lie; colour differences are smoot
 TILE = 512  # side of the pieces of large images that are transformed one by one
 PHOTOGRAPHS = 0.035  # threshold for photographs: 9 of 255
 CHROMA = 1.5  # threshold of colour differences over that of luma: their noise is coarser
+AT_A_TIME = 1 << 18  # coefficients in work on a processor: they stay in its cache
 TINY = 1e-9  # threshold, where there is none
 QUIET = 0.012  # standard deviation of the luma that was removed, below which the threshold falls
 
@@ -57,38 +58,62 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
     rest = (both[1] - both[0]).flatten(2)
     removed = 1.4826 * lower_median((rest - rest.mean(2, keepdim=True)).abs())  # (B, C)
     least = threshold * (removed / QUIET).clamp_max(1) ** 3
-    basis = _basis(image)
+    waves = _waves(image)
 
     def run(piece: Tensor, _: tuple[int, int]) -> Tensor:
         if not colours:
-            return _thresholded(piece, least, basis, STEP)
-        luma = _thresholded(piece[:, :1], least[:, :1], basis, STEP)
+            return _thresholded(piece, least, waves, STEP)
+        luma = _thresholded(piece[:, :1], least[:, :1], waves, STEP)
         chroma = CHROMA * least[:, :1].expand(-1, 2)
-        return torch.cat([luma, _thresholded(piece[:, 1:], chroma, basis, CHROMA_STEP)], dim=1)
+        return torch.cat([luma, _thresholded(piece[:, 1:], chroma, waves, CHROMA_STEP)], dim=1)
 
     clean = tiled(run, both[0], tile=TILE, halo=SIDE, step=CHROMA_STEP)
     return (_opponent(clean, back=True) if colours else clean / math.sqrt(3)).contiguous()
 
 
-def _thresholded(image: Tensor, least: Tensor, basis: Tensor, step: int) -> Tensor:
-    """Return (B, C, H, W) without coefficients below `least` (B, C), of windows `step` apart."""
+def _thresholded(image: Tensor, least: Tensor, waves: Tensor, step: int) -> Tensor:
+    """Return (B, C, H, W) without coefficients below `least` (B, C), of windows `step` apart.
+
+    Windows share their columns' transforms, which are made once; then a few rows of windows at a
+    time, so that they stay in a processor's cache.
+    """
     batch, channels, height, width = image.shape
-    edge = SIDE - step
+    edge, parts = SIDE - step, SIDE // step
     padded = _reflect(image, edge, (edge + -height % step, edge + -width % step))
-    planes = padded.reshape(batch * channels, *padded.shape[2:])
     unit = least.reshape(-1, 1, 1).clamp_min(TINY)  # hardshrink takes one threshold: 1
-    windows = (planes / unit).unfold(1, SIDE, step).unfold(2, SIDE, step)
-    count, rows, columns = windows.shape[:3]
-    found = windows.reshape(-1, SIDE * SIDE) @ basis.mT
-    kept = F.hardshrink(found, 1.0)
-    kept[:, 0] = found[:, 0]
-    weight = 1 / torch.linalg.vector_norm(kept, 0, dim=1, keepdim=True).clamp_min(1)
-    back = ((kept * weight) @ basis).view(count, rows * columns, SIDE * SIDE).mT
-    total = F.fold(back, padded.shape[2:], SIDE, stride=step)
-    window = image.new_ones(1, 1, SIDE, SIDE)
-    weights = F.conv_transpose2d(weight.view(count, 1, rows, columns), window, stride=step)
-    mean = (total / weights)[:, 0] * unit
+    planes = padded.reshape(batch * channels, *padded.shape[2:]) / unit
+    count, high, wide = planes.shape
+    rows, columns = (high - edge) // step, (wide - edge) // step
+    across = planes.unfold(2, SIDE, step).reshape(-1, SIDE) @ waves.mT
+    across = across.view(count, high, columns * SIDE)
+    total, weights = torch.zeros_like(across), planes.new_empty(count, rows, columns)
+    few = AT_A_TIME // (count * columns * SIDE * SIDE) if image.device.type == "cpu" else rows
+    few = max(few // parts, 1) * parts
+    for first in range(0, rows, few):
+        end = min(first + few, rows)
+        windows = across[:, first * step : end * step + edge].unfold(1, SIDE, step).mT
+        found = torch.matmul(waves, windows).view(count, -1, SIDE, columns, SIDE)
+        kept = F.hardshrink(found, 1.0)
+        kept[:, :, 0, :, 0] = found[:, :, 0, :, 0]
+        weight = 1 / kept.ne(0).to(kept.dtype).sum(2).sum(-1).clamp_min(1)
+        weights[:, first:end] = weight
+        kept *= weight[:, :, None, :, None]
+        _add_windows(total[:, first * step :], torch.matmul(waves.mT, kept.flatten(3)), step)
+    pieces = (total.view(-1, SIDE) @ waves).view(count * high, columns, SIDE, 1)
+    mean = planes.new_zeros(count * high, wide, 1)
+    _add_windows(mean, pieces, step)
+    weights = F.avg_pool2d(F.pad(weights, [parts - 1] * 4), parts, 1, divisor_override=1)
+    weights = weights.repeat_interleave(step, 1).repeat_interleave(step, 2)
+    mean = mean.view(count, high, wide) / weights * unit
     return mean[:, edge : edge + height, edge : edge + width].reshape(image.shape)
+
+
+def _add_windows(total: Tensor, windows: Tensor, step: int) -> None:
+    """Add windows (N, n, SIDE, M), each `step` rows after the one before, to rows (N, H, M)."""
+    apart = SIDE // step  # every so many windows one begins where another ends
+    for start in range(min(apart, windows.shape[1])):
+        stripe = windows[:, start::apart].flatten(1, 2)
+        total[:, start * step : start * step + stripe.shape[1]] += stripe
 
 
 def _reflect(image: Tensor, before: int, after: tuple[int, int]) -> Tensor:
@@ -102,12 +127,12 @@ def _reflect(image: Tensor, before: int, after: tuple[int, int]) -> Tensor:
     return image
 
 
-def _basis(image: Tensor) -> Tensor:
-    """Return the windows' cosine transform, a row a coefficient, the mean first: (256, 256)."""
+def _waves(image: Tensor) -> Tensor:
+    """Return the cosine transform of a window's row or column, a row a frequency: (16, 16)."""
     place = torch.arange(SIDE, dtype=torch.float64)
     waves = torch.cos(math.pi / SIDE * (place + 0.5) * place[:, None]) * math.sqrt(2 / SIDE)
     waves[0] /= math.sqrt(2)
-    return torch.kron(waves, waves).to(image)
+    return waves.to(image)
 
 
 def _opponent(image: Tensor, *, back: bool = False) -> Tensor:
