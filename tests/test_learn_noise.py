@@ -162,3 +162,24 @@ def test_what_cannot_learn_is_refused() -> None:
         _student(2).learn_noise(np.zeros((40, 40, 2), np.uint8), steps=1)
     with pytest.raises(SettingError, match="shrink"):
         _student().learn_noise(_noisy(), steps=1, shrink=0.5)
+
+
+def test_strong_noise_is_simulated_as_strong() -> None:
+    usual, strong = CameraNoise(), CameraNoise(sigma=(0.1, 0.1))
+    random = np.random.default_rng(2)
+    noisy = [strong.add(torch.from_numpy(one).float() / 255, random) for one in _pictures()]
+    bytes_ = [(255 * one).round().to(torch.uint8).numpy() for one in noisy]
+    floats = [(one * 400 - 100).numpy() for one in noisy]
+    assert 0.1 < module.noise_like(bytes_).sigma[1] < 0.5
+    assert 0.1 < module.noise_like(floats, (-100.0, 300.0)).sigma[1] < 0.5
+    assert module.noise_like(_pictures()) == usual
+    assert module.noise_like([one[:, :9, :9] for one in bytes_]) == usual
+
+
+def test_what_is_simulated_follows_the_pictures() -> None:
+    images = [np.random.default_rng(3).integers(0, 256, (96, 96, 3), dtype=np.uint8)]
+    student = _student().learn_noise(images, steps=1, progress=False)
+    assert student.fit_record["learn_noise"]["sigma"][1] > 0.1
+    told = CameraNoise(sigma=(0.01, 0.02))
+    student = _student().learn_noise(images, steps=1, progress=False, noise=told)
+    assert student.fit_record["learn_noise"]["sigma"] == [0.01, 0.02]

@@ -553,8 +553,8 @@ class AsymmetricMaskDenoiser(nn.Module):
             noisy: noisy images, in any of the forms that `fit` takes.
             minutes, steps: budget of training; looking at the images first comes on top (about a
                 second a megapixel on two cores). Default 2 minutes.
-            noise: what is simulated; default `CameraNoise()`, a wide range of cameras. One and
-                three channels only.
+            noise: what is simulated; default `CameraNoise()`, a wide range of cameras, with
+                stronger noise where that of the images is. One and three channels only.
             shrink: how many times smaller the images are made, 1 or more.
             rounds: parts of equal budget; before each the images are denoised anew. A second one
                 gains where there is much noise, and smooths what has little.

@@ -118,14 +118,14 @@ def look_at(terminal: Terminal, files: Sequence[Path]) -> tuple[list[Picture], l
         pictures, failures = survey(files, on_file=advance)
     if not pictures:
         terminal.failed(failures)
-        raise DataError(f"none of the {len(files)} files can be trained on, see above")
+        raise DataError(f"none of the {len(files)} files can be used, see above")
     groups = by_channels(pictures)
     if len(groups) > 1:
         told = ", ".join(
             f"{len(group)} {kind_name(channels)} (such as {group[0].path})"
             for channels, group in groups.items()
         )
-        raise DataError(f"a model takes one kind of picture, here are {told}; train one for each")
+        raise DataError(f"a model takes one kind of picture, here are {told}; name those of one")
     return pictures, failures
 
 

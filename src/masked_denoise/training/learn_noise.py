@@ -20,7 +20,8 @@ import numpy as np
 
 from ..camera_noise import CameraNoise, Range
 from ..cosine import PHOTOGRAPHS
-from ..errors import SettingError
+from ..errors import DataError, PixelError, SettingError
+from ..noise import measure_noise
 from ..values import ValueRange
 from .batches import Batches
 from .distill import denoised, share_of_budget, windows_of
@@ -38,6 +39,9 @@ SHRINK = 2.0
 SCALE: Range = (0.7, 2.5)
 OPTIMIZER = "auto"  # Muon: 37.80 dB after three minutes on real photographs; AdamW took longer
 GENTLE = 1e-3  # learning rate of a student that has learnt already
+LOOKS, LOOK_PIXELS = 24, 1 << 16  # pictures whose noise is measured, and pixels of each
+NOISY = 0.9  # share of them with less noise than those that tell how strong noise is simulated ...
+ROOM = 2.0  # ... up to this many times what is measured: flat areas have less than others
 
 
 def learn_noise(
@@ -77,8 +81,9 @@ def learn_noise(
         student.value_range = _range_of(taken)
     if options.device is not None:
         student.to(options.device)
-    noise = noise or CameraNoise()
-    seconds = 0.0
+    began = time.perf_counter()
+    noise = noise or noise_like(taken, student.value_range)
+    seconds = time.perf_counter() - began
     for number in range(rounds):
         began = time.perf_counter()
         learnt = bool(student.fit_record)
@@ -97,6 +102,7 @@ def learn_noise(
         "shrink": shrink,
         "rounds": rounds,
         "megapixels": round(sum(window[0].size for window in taken) / 1e6, 3),
+        "sigma": [round(level, 5) for level in noise.sigma],
         "looking_seconds": round(seconds, 3),
     }
     if options.output is not None:
@@ -104,6 +110,27 @@ def learn_noise(
 
         save_model(student, options.output)
     return student
+
+
+def noise_like(pictures: Sequence[Array], value_range: ValueRange | None = None) -> CameraNoise:
+    """Return camera noise that reaches the level of noisy pictures; at least the usual range.
+
+    Args:
+        pictures: (C, H, W); integers on the scale of their dtype, floats on that of `value_range`.
+        value_range: (low, high) of floats; default (0, 1).
+    """
+    levels = []
+    for picture in pictures[:: max(len(pictures) // LOOKS, 1)]:
+        try:
+            report = measure_noise(
+                np.moveaxis(picture, 0, 2), max_pixels=LOOK_PIXELS, value_range=value_range
+            )
+        except (DataError, PixelError):  # too small
+            continue
+        levels.append(report.luma.sigma)
+    usual = CameraNoise()
+    strongest = ROOM * float(np.quantile(levels, NOISY)) if levels else 0.0
+    return replace(usual, sigma=(usual.sigma[0], min(max(usual.sigma[1], strongest), 1.0)))
 
 
 def _range_of(windows: Sequence[Array]) -> ValueRange | None:
