@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..pretrained.shipped import STRONG_MODEL
 from . import options
-from .job import FIT_MINUTES, Request, given_models, look_at, ready_models
+from .job import FIT_MINUTES, Request, given_models, look_at, ready_models, strong_models
 from .options import DENOISING, FITTING, OUTPUT
 from .preview import show_preview
 from .terminal import Terminal, duration, number, plain
@@ -179,12 +180,14 @@ def _denoise(request: Request, plan: Plan) -> bool:
     partners = _partners(request, plan, pictures)
     usable = {picture.path for picture in pictures}
     tasks = [task for task in plan.tasks if task.source in usable]
+    strong: Models = {}
     if tasks:
         models = ready_models(request, models, pictures)
+        strong = strong_models(request, models)
     with terminal.track("denoising", len(tasks)) as advance:
         summary = denoise_files(
-            tasks, models, passes=request.passes, seed=request.seed, strength=request.strength,
-            nan=request.nan, quality=request.quality, on_file=advance,
+            tasks, models, strong=strong, passes=request.passes, seed=request.seed,
+            strength=request.strength, nan=request.nan, quality=request.quality, on_file=advance,
         )  # fmt: skip
     terminal.failed(summary.failures)
     failed = len(failures) + len(summary.failures)
@@ -236,6 +239,12 @@ def _tell(terminal: Terminal, summary: Summary, failed: int) -> None:
         each = duration(sum(one.seconds for one in done) / len(done))
         count = f"{len(done)} picture{'s' * (len(done) > 1)}"
         terminal.say(f"[green]Denoised[/green] {count}, {each} each: {plain(place)}")
+    noisiest = [one.task.source for one in done if one.strong]
+    if noisiest:
+        count = f"{len(noisiest)} of them" if len(noisiest) < len(done) else "All of them"
+        terminal.note(
+            f"{count} had strong noise and got {STRONG_MODEL}, such as {plain(noisiest[0])}"
+        )
     if failed:
         terminal.error(f"{failed} file{'s' * (failed > 1)} could not be denoised, see above")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SettingError
-from ..pretrained.shipped import DEFAULT_MODEL
+from ..pretrained.shipped import DEFAULT_MODEL, STRONG_MODEL
 from .terminal import Terminal, duration, plain
 
 if TYPE_CHECKING:
@@ -126,7 +126,10 @@ def ready_models(
     if not models and request.wants_shipped:
         suits = shipped_suits if request.adapt is None else is_for_shipped
         groups = [group for group in by_channels(pictures).values() if suits(group)]
-        models = shipped_models([one for group in groups for one in group], request.device)
+        kinds = [one for group in groups for one in group]
+        models = shipped_models(kinds, request.device)
+        if request.adapt is not None:
+            _take_strong(request, models, kinds)
         if models:
             hint = " --fit 5 fits a model on these pictures alone." * (request.adapt is None)
             request.terminal.note(
@@ -154,15 +157,37 @@ def ready_models(
     if request.adapt is not None:
         budget = minutes or request.adapt
         request.terminal.note(f"Adapting the model to the pictures for {duration(60 * budget)}.")
-        kinds = [one for one in pictures if one.channels in models]
+        usable = [one for one in pictures if one.channels in models]
         adapt_models(
-            models, kinds, minutes=budget, seed=request.seed, device=request.device,
+            models, usable, minutes=budget, seed=request.seed, device=request.device,
             progress=not request.terminal.quiet,
         )  # fmt: skip
         _keep(request, models)
         if any(model.fit_record.get("stopped") == "interrupted" for model in models.values()):
             raise KeyboardInterrupt
     return models
+
+
+def strong_models(request: Request, models: Models) -> Models:
+    """Return what pictures with strong noise get, where the model of the package was taken."""
+    from ..jobs import batch
+
+    usual = request.wants_shipped and request.adapt is None
+    return batch.strong_models(models) if usual else {}
+
+
+def _take_strong(
+    request: Request, models: dict[int, AsymmetricMaskDenoiser], pictures: Sequence[Picture]
+) -> None:
+    """Put the model for strong noise in the place of the usual one, for kinds that have such."""
+    from ..jobs import batch
+    from ..jobs.survey import by_channels
+
+    groups = by_channels([one for one in pictures if one.finite])
+    for channels, strong in batch.strong_models(models).items():
+        if channels in groups and batch.much_noise(groups[channels], strong):
+            models[channels] = strong
+            request.terminal.note(f"The noise is strong: {STRONG_MODEL} is what is adapted.")
 
 
 def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models:

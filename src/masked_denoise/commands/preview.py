@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .job import Request, given_models, look_at, ready_models, training_minutes
+from .job import (
+    Request,
+    given_models,
+    look_at,
+    ready_models,
+    strong_models,
+    training_minutes,
+)
 from .terminal import duration, plain
 
 if TYPE_CHECKING:
@@ -16,6 +23,8 @@ PREVIEW_MINUTES = 0.25
 def show_preview(request: Request, plan: Plan) -> bool:
     """Write the picture and tell the time; return whether a file could not be used."""
     from ..errors import SettingError
+    from ..images import read_image
+    from ..jobs.batch import model_for
     from ..jobs.preview import expected_seconds, make_preview
     from ..jobs.survey import by_channels
 
@@ -34,7 +43,7 @@ def show_preview(request: Request, plan: Plan) -> bool:
     short = min(whole, PREVIEW_MINUTES)
     fitting = 60 * sum(training_minutes(request, one) for one in groups.values())
     models = ready_models(request, models, group, short)
-    denoiser = models[chosen.channels]
+    denoiser = model_for(read_image(chosen.path), models, strong_models(request, models))
     made = make_preview(
         chosen.path, target, denoiser,
         passes=request.passes, seed=request.seed, strength=request.strength, nan=request.nan,

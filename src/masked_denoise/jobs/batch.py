@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Models = Mapping[int, "AsymmetricMaskDenoiser"]
 
 _LOOKS, _LOOK_PIXELS = 8, 1 << 22  # pictures and pixels whose noise is looked at
+_SAMPLES = 5  # pictures by which is decided how strong the noise of all is
 _MUCH = 2 / 255  # standard deviation of noise, where white is 1
 DIM = 0.3  # the brightest pixel of 14 bits stored in 16 stands at a quarter of the scale
 
@@ -34,10 +35,17 @@ _FULL = [getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS")]  
 
 @dataclass(frozen=True)
 class Done:
-    """A file that was denoised, and the seconds that it took with reading and writing."""
+    """A file that was denoised.
+
+    Attributes:
+        task: the file.
+        seconds: that it took with reading and writing.
+        strong: whether its noise was strong, and it got the model for that.
+    """
 
     task: Task
     seconds: float
+    strong: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,37 @@ def shipped_models(
     return {channels: colour if channels == 3 else as_grey(colour) for channels in kinds}
 
 
+def strong_models(models: Models) -> dict[int, AsymmetricMaskDenoiser]:
+    """Return the models of the package for strong noise, beside those for usual noise.
+
+    Args:
+        models: of `shipped_models`, and others, which are passed over.
+    """
+    from ..pretrained.shipped import STRONG_MODEL, as_grey, load_shipped
+
+    found = {}
+    for channels, usual in models.items():
+        if usual.preset == "student":
+            strong = load_shipped(STRONG_MODEL)
+            strong = strong if channels == 3 else as_grey(strong)
+            found[channels] = strong.to(next(usual.backbone.parameters()).device)
+    return found
+
+
+def much_noise(pictures: Sequence[Picture], strong: AsymmetricMaskDenoiser) -> bool:
+    """Return whether most of some pictures of one kind have strong noise.
+
+    Args:
+        pictures: from `survey`.
+        strong: the model for strong noise, of their number of channels.
+    """
+    from ..pretrained.by_noise import noise_is_strong
+
+    some = spread(pictures, _SAMPLES)
+    votes = [noise_is_strong(read_image(one.path).pixels, strong) for one in some]
+    return 2 * sum(votes) > len(votes)
+
+
 def adapt_models(
     models: Models,
     pictures: Sequence[Picture],
@@ -205,6 +244,7 @@ def denoise_files(
     tasks: Iterable[Task],
     models: Models,
     *,
+    strong: Models | None = None,
     passes: int | None = None,
     seed: int = 0,
     strength: float = 1.0,
@@ -222,6 +262,7 @@ def denoise_files(
     Args:
         tasks: what to denoise.
         models: a denoiser by number of channels.
+        strong: the same, of `strong_models`; they take the pictures with strong noise.
         passes, seed, strength, nan: as for `AsymmetricMaskDenoiser.denoise`.
         quality: of JPEG, where that is written.
         on_file: called after every file, in their order, in the thread of the caller.
@@ -238,11 +279,13 @@ def denoise_files(
     def work(task: Task, held: _Held) -> _Held:
         start = time.perf_counter()
         _check_disk(trouble)
-        pixels = _model_for(held.image, models).denoise(
+        model = model_for(held.image, models, strong or {})
+        pixels = model.denoise(
             held.image.pixels, passes=passes, seed=seed, strength=strength, nan=nan
         )
         clean = replace(held.image, pixels=pixels)
-        return _Held(clean, held.seconds + time.perf_counter() - start)
+        is_strong = model in (strong or {}).values()
+        return _Held(clean, held.seconds + time.perf_counter() - start, is_strong)
 
     def write(task: Task, held: _Held) -> Done:
         start = time.perf_counter()
@@ -252,7 +295,7 @@ def denoise_files(
         except ImageWriteError as error:
             trouble.extend(_disk_trouble(error))
             raise
-        return Done(task, held.seconds + time.perf_counter() - start)
+        return Done(task, held.seconds + time.perf_counter() - start, held.strong)
 
     def report(task: Task, outcome: Callable[[], Done]) -> None:
         told: Done | Failure
@@ -271,10 +314,11 @@ def denoise_files(
 
 @dataclass(frozen=True)
 class _Held:
-    """A picture on its way, and the seconds that were spent on it."""
+    """A picture on its way, the seconds spent on it, whether its noise was strong."""
 
     image: ImageFile
     seconds: float
+    strong: bool = False
 
 
 def new_denoiser(
@@ -290,11 +334,21 @@ def new_denoiser(
         return AsymmetricMaskDenoiser(backbone, channels=channels, preset=preset, **settings)  # type: ignore[arg-type]
 
 
-def _model_for(image: ImageFile, models: Models) -> AsymmetricMaskDenoiser:
+def model_for(image: ImageFile, models: Models, strong: Models) -> AsymmetricMaskDenoiser:
+    """Return the denoiser for a picture: by its channels, and by how strong its noise is.
+
+    Raises:
+        DataError: there is none for so many channels.
+    """
     channels = image.pixels.shape[2] if image.pixels.ndim == 3 else 1
     if channels not in models:
         known = " or ".join(map(str, sorted(models)))
         raise DataError(f"it has {channels} channels, the model takes {known}")
+    if channels in strong:
+        from ..pretrained.by_noise import noise_is_strong
+
+        if noise_is_strong(image.pixels, strong[channels]):
+            return strong[channels]
     return models[channels]
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 DEFAULT_MODEL = "camera-small"
-"""What `masked-denoise denoise` takes where no model is named."""
+"""What `masked-denoise denoise` takes where no model is named ..."""
+STRONG_MODEL = "camera-strong"
+"""... and for pictures with much noise."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,24 @@ class ShippedModel:
         return Path(__file__).parent / "models" / self.name
 
 
+_KODAK = (
+    "22 of the 24 pictures of the Kodak lossless true colour image suite (released for "
+    "unrestricted use), with simulated camera noise; no real noisy picture."
+)
 _MODELS = (
     ShippedModel(
         name=DEFAULT_MODEL,
         backbone="fast-student",
         license="apache-2.0",
-        training_data="22 of the 24 pictures of the Kodak lossless true colour image suite "
-        "(released for unrestricted use), with simulated camera noise; no real noisy picture.",
+        training_data=_KODAK,
         note="photographs as they come out of cameras and phones, 8 or 16 bits, colour or grey",
+    ),
+    ShippedModel(
+        name=STRONG_MODEL,
+        backbone="fast-student",
+        license="apache-2.0",
+        training_data=_KODAK,
+        note="the same with strong noise, about 8 of 255 and more, as from high sensitivities",
     ),
 )
 
