@@ -1,13 +1,14 @@
-"""Makes `camera-small`, the model that comes with the package, from clean pictures alone.
+"""Makes `camera-small` and `camera-strong`, which come with the package, from clean pictures alone.
 
-    python benchmarks/camera_small.py ../shared/data/kodak -o runs/camera-small
+    python benchmarks/camera_small.py ../shared/data/kodak -o runs/camera
 
 The pictures have film grain of their own. So a first student is trained on them as they are, and
 the second, which is kept, on what the first makes of them, a little smaller: it then never learns
 to keep grain. Crops are enlarged up to five times: photographs seen pixel by pixel are smooth. The
 second student learns twice: by AdamW, then by Muon from larger crops with a wider range of noise;
-what is kept is the mean of its weights after both (0.35 and 0.65), which beats either.
-Pictures that the package's samples were cut from are left out.
+what is kept is the mean of its weights after both (0.35 and 0.65), which beats either: that is
+`camera-small`. From there it learns from noise that is up to three times as strong, and the mean
+(0.15 and 0.85) is `camera-strong`. Pictures that the package's samples were cut from are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import copy
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,9 @@ import torch
 
 from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.camera_noise import CameraNoise
+from masked_denoise.cosine import PHOTOGRAPHS
 from masked_denoise.images import find_images, read_image
-from masked_denoise.pretrained.shipped import DEFAULT_MODEL, SHIPPED
+from masked_denoise.pretrained.shipped import DEFAULT_MODEL, SHIPPED, STRONG_MODEL
 from masked_denoise.training.distill import denoised
 from masked_denoise.training.learn_noise import train_on_simulated
 from masked_denoise.training.simulated import smaller
@@ -33,16 +36,19 @@ SAMPLES = ("kodim21", "kodim23")  # the samples of the package come from these
 FIRST_SCALE, SCALE, SHRINK = (1.0, 4.0), (1.0, 5.0), 1.2
 LATER = 0.65  # share of the weights after the second training in the mean
 WIDER = CameraNoise(chroma=(0.2, 0.9), coarse=(0.0, 0.4), blotches=(0.8, 3.5))
+ALL_LEVELS = replace(WIDER, sigma=(1 / 255, 30 / 255))
+STRONGER = 0.85  # share of the weights after that
 
 
 def main() -> None:
-    """Train both students, and save the second."""
+    """Train both students, and the second one on; save what is shipped."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", type=Path, help="folder of clean pictures")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--first-steps", type=int, default=457)
     parser.add_argument("--steps", type=int, default=3433)
     parser.add_argument("--more-steps", type=int, default=3255)
+    parser.add_argument("--all-levels-steps", type=int, default=1758)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     paths = [path for path, _ in find_images(args.pictures) if path.stem not in SAMPLES]
@@ -56,19 +62,10 @@ def main() -> None:
         new_student(args.seed), cleaner, scale=SCALE, steps=args.steps, seed=args.seed,
         validate_every=500, output=args.output / "run",
     )  # fmt: skip
-    before = copy.deepcopy(student.backbone.state_dict())
-    student = train_on_simulated(
-        student, cleaner, noise=WIDER, scale=SCALE, steps=args.more_steps, seed=args.seed + 1,
-        optimizer="muon", learning_rate=1e-3, batch_size=5, crop=192,
-        validate_every=500, output=args.output / "more",
-    )  # fmt: skip
-    after = student.backbone.state_dict()
-    mean = {name: before[name].lerp(value, LATER) for name, value in after.items()}
-    student.backbone.load_state_dict(mean)
-    shipped = SHIPPED[DEFAULT_MODEL]
-    student.save_pretrained(
-        args.output, license=shipped.license, training_data=shipped.training_data
-    )
+    learn_on(student, cleaner, WIDER, LATER, args.more_steps, args.seed + 1)
+    keep(student, DEFAULT_MODEL, args.output)
+    learn_on(student, cleaner, ALL_LEVELS, STRONGER, args.all_levels_steps, args.seed + 2)
+    keep(student, STRONG_MODEL, args.output)
     facts = {"pictures": len(paths), "minutes": round((time.perf_counter() - began) / 60, 1)}
     print(json.dumps({**facts, "torch": torch.__version__, "threads": torch.get_num_threads()}))
 
@@ -77,6 +74,34 @@ def new_student(seed: int) -> AsymmetricMaskDenoiser:
     """Return a student with first weights of the seed."""
     torch.manual_seed(seed)
     return AsymmetricMaskDenoiser("fast-student", preset="student")
+
+
+def learn_on(
+    student: AsymmetricMaskDenoiser,
+    pictures: list[np.ndarray],
+    noise: CameraNoise,
+    share: float,
+    steps: int,
+    seed: int,
+) -> None:
+    """Train a student further by Muon; its weights become a mean, with a share of the new ones."""
+    before = copy.deepcopy(student.backbone.state_dict())
+    train_on_simulated(
+        student, pictures, noise=noise, scale=SCALE, steps=steps, seed=seed, optimizer="muon",
+        learning_rate=1e-3, batch_size=5, crop=192, validation=False,
+    )  # fmt: skip
+    after = student.backbone.state_dict()
+    mean = {name: before[name].lerp(value, share) for name, value in after.items()}
+    student.backbone.load_state_dict(mean)
+
+
+def keep(student: AsymmetricMaskDenoiser, name: str, folder: Path) -> None:
+    """Save a student as it is shipped: in half precision, with a cosine threshold."""
+    kept = copy.deepcopy(student)
+    kept.backbone.half()
+    kept.dct_threshold = PHOTOGRAPHS
+    about = SHIPPED[name]
+    kept.save_pretrained(folder / name, license=about.license, training_data=about.training_data)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from ..values import to_batch
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
-STRONG = 8.5 / 255
-"""Level from which noise is strong. Of 40 photographs of five cameras none has more than 3.5."""
+STRONG = 5 / 255
+"""Level from which noise is strong. Of 40 photographs of five cameras none has more than 3.3."""
 _SIDE = 128  # of the four windows that are looked at, in pixels
 _BLOCK = 16  # side of the squares in which the level is taken
 _CALM = 0.25  # share of the squares that are calmer than the one that counts
