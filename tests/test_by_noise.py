@@ -90,7 +90,9 @@ def test_the_command_chooses_for_each_picture(tmp_path: Path) -> None:
     named = _run("denoise", source, "-o", tmp_path / "named", "--model", "camera-small")
     assert "strong noise" not in named
     shown = _run("denoise", source / "loud.png", "-o", tmp_path / "one.png", "--preview")
-    assert "Preview" in shown
+    assert "Its noise is strong: taking camera-strong" in shown
+    calm = _run("denoise", source / "calm.png", "-o", tmp_path / "two.png", "--preview")
+    assert "strong" not in calm
 
 
 @pytest.mark.parametrize(("levels", "wanted"), [((3, 20, 20), True), ((3, 3, 20), False)])

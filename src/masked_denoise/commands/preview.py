@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..pretrained.shipped import STRONG_MODEL
 from .job import (
     Request,
     given_models,
@@ -43,7 +44,10 @@ def show_preview(request: Request, plan: Plan) -> bool:
     short = min(whole, PREVIEW_MINUTES)
     fitting = 60 * sum(training_minutes(request, one) for one in groups.values())
     models = ready_models(request, models, group, short)
-    denoiser = model_for(read_image(chosen.path), models, strong_models(request, models))
+    strong = strong_models(request, models)
+    denoiser = model_for(read_image(chosen.path), models, strong)
+    if denoiser in strong.values():
+        request.terminal.note(f"Its noise is strong: taking {STRONG_MODEL}.")
     made = make_preview(
         chosen.path, target, denoiser,
         passes=request.passes, seed=request.seed, strength=request.strength, nan=request.nan,
