@@ -18,6 +18,7 @@ from masked_denoise.metrics import score
 from masked_denoise.pretrained.by_noise import noise_is_strong, noise_level
 from masked_denoise.pretrained.shipped import SHIPPED, STRONG_MODEL, as_grey, load_shipped
 from masked_denoise.samples import list_samples, sample_path
+from masked_denoise.training.ranking import rank_models
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -53,6 +54,23 @@ def test_small_pictures_have_no_level() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 15, 3), dtype=np.uint8)
     assert noise_level(noise, strong) == 0
     assert noise_level(noise.repeat(2, 1), strong) > 0
+
+
+def test_black_and_white_areas_tell_nothing() -> None:
+    strong = load_shipped(STRONG_MODEL)
+    noisy, _ = _noisy("parrot", 20)
+    noisy[: len(noisy) // 2] = 0
+    noisy[:, :100] = 255
+    assert noise_is_strong(noisy, strong)
+    assert noise_level(np.zeros((64, 64, 3), np.uint8), strong) == 0
+
+
+def test_rank_cleans_strong_noise_with_the_model_for_it() -> None:
+    noisy, _ = _noisy("parrot", 20)
+    models = {name: load_shipped(name) for name in SHIPPED}
+    assert [one.name for one in rank_models(models, noisy)] == [STRONG_MODEL, "camera-small"]
+    noisy, _ = _noisy("parrot", 3)
+    assert [one.name for one in rank_models(models, noisy)] == ["camera-small", STRONG_MODEL]
 
 
 def test_the_model_is_worth_its_place() -> None:

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 HELP = """Denoise pictures: PNG, JPEG, TIFF or NPY, grey, colour or any number of channels.
 
-Without --model photographs are denoised by camera-small, which comes with the package. --adapt
-trains it further on the noisy pictures themselves, --fit trains a masked network on nothing but
-them; neither needs a clean picture. Pictures of floats or with channels other than grey or colour
-are fitted for 2 minutes. Results keep format, depth, alpha, colour profile and sub-folders; JPEG
-comes out as PNG unless --format jpeg is given."""
+Without --model photographs are denoised by camera-small, those with strong noise by camera-strong,
+which come with the package. --adapt trains them further on the noisy pictures themselves, --fit
+trains a masked network on nothing but them; neither needs a clean picture. Pictures of floats or
+with channels other than grey or colour are fitted for 2 minutes. Results keep format, depth, alpha,
+colour profile and sub-folders; JPEG comes out as PNG unless --format jpeg is given."""
 
 EXAMPLES = options.examples(
     "masked-denoise denoise photo.jpg -o clean.png",

@@ -128,13 +128,13 @@ def ready_models(
         groups = [group for group in by_channels(pictures).values() if suits(group)]
         kinds = [one for group in groups for one in group]
         models = shipped_models(kinds, request.device)
-        if request.adapt is not None:
-            _take_strong(request, models, kinds)
         if models:
             hint = " --fit 5 fits a model on these pictures alone." * (request.adapt is None)
             request.terminal.note(
                 f"No --model given: taking {DEFAULT_MODEL}, which comes with the package.{hint}"
             )
+        if request.adapt is not None:
+            _take_strong(request, models, kinds)
     rest = [one for one in pictures if one.channels not in models]
     if rest and request.adapt is not None:
         raise SettingError(
@@ -181,13 +181,16 @@ def _take_strong(
 ) -> None:
     """Put the model for strong noise in the place of the usual one, for kinds that have such."""
     from ..jobs import batch
-    from ..jobs.survey import by_channels
+    from ..jobs.survey import by_channels, kind_name
 
     groups = by_channels([one for one in pictures if one.finite])
     for channels, strong in batch.strong_models(models).items():
         if channels in groups and batch.much_noise(groups[channels], strong):
             models[channels] = strong
-            request.terminal.note(f"The noise is strong: {STRONG_MODEL} is what is adapted.")
+            request.terminal.note(
+                f"The noise of the {kind_name(channels)} pictures is strong: {STRONG_MODEL} is "
+                "what is adapted."
+            )
 
 
 def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HELP = """Rank models by how well they denoise pictures such as these; no clean one is needed.
 
-The pictures are cleaned by camera-small, which comes with the package, and made smaller; camera
+The pictures are cleaned by a model that comes with the package, and made smaller; camera
 noise of the level that they had is simulated on them, and the models are scored by PSNR against
 what was there before. Differences of less than about 0.1 dB say nothing."""
 

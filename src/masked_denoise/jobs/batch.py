@@ -5,13 +5,16 @@ A file that cannot be used becomes a `Failure` with the reason, and the others a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from ..errors import DataError, ImageWriteError, MaskedDenoiseError
 from ..images import SUFFIXES, ImageFile, read_image, write_image
@@ -201,11 +204,14 @@ def much_noise(pictures: Sequence[Picture], strong: AsymmetricMaskDenoiser) -> b
         pictures: from `survey`.
         strong: the model for strong noise, of their number of channels.
     """
-    from ..pretrained.by_noise import noise_is_strong
+    from ..pretrained.by_noise import mostly_strong
 
-    some = spread(pictures, _SAMPLES)
-    votes = [noise_is_strong(read_image(one.path).pixels, strong) for one in some]
-    return 2 * sum(votes) > len(votes)
+    def readable() -> Iterator[NDArray[Any]]:
+        for one in spread(pictures, _SAMPLES):
+            with contextlib.suppress(MaskedDenoiseError):  # training will tell
+                yield read_image(one.path).pixels
+
+    return mostly_strong(readable(), strong)
 
 
 def adapt_models(

@@ -62,7 +62,7 @@ _MODELS = (
         backbone="fast-student",
         license="apache-2.0",
         training_data=_KODAK,
-        note="the same with strong noise, about 5 of 255 and more, as from high sensitivities",
+        note="the same with strong noise, about 7 of 255 and more, as from high sensitivities",
     ),
 )
 

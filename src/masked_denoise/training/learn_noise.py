@@ -40,8 +40,7 @@ SCALE: Range = (0.7, 2.5)
 OPTIMIZER = "auto"  # Muon: 37.80 dB after three minutes on real photographs; AdamW took longer
 GENTLE = 1e-3  # learning rate of a student that has learnt already
 LOOKS, LOOK_PIXELS = 24, 1 << 16  # pictures whose noise is measured, and pixels of each
-NOISY = 0.9  # share of them with less noise than those that tell how strong noise is simulated ...
-ROOM = 2.0  # ... up to this many times what is measured: flat areas have less than others
+ROOM = 2.5  # what is simulated over what is measured: flat areas have less noise than others
 
 
 def learn_noise(
@@ -113,23 +112,23 @@ def learn_noise(
 
 
 def noise_like(pictures: Sequence[Array], value_range: ValueRange | None = None) -> CameraNoise:
-    """Return camera noise that reaches the level of noisy pictures; at least the usual range.
+    """Return camera noise that reaches the level of most noisy pictures; at least the usual range.
 
     Args:
         pictures: (C, H, W); integers on the scale of their dtype, floats on that of `value_range`.
         value_range: (low, high) of floats; default (0, 1).
     """
     levels = []
-    for picture in pictures[:: max(len(pictures) // LOOKS, 1)]:
+    for picture in pictures[:: -(-len(pictures) // LOOKS) or 1]:
         try:
             report = measure_noise(
                 np.moveaxis(picture, 0, 2), max_pixels=LOOK_PIXELS, value_range=value_range
             )
-        except (DataError, PixelError):  # too small
+        except (DataError, PixelError):  # too small, or it has NaN
             continue
         levels.append(report.luma.sigma)
     usual = CameraNoise()
-    strongest = ROOM * float(np.quantile(levels, NOISY)) if levels else 0.0
+    strongest = ROOM * float(np.median(levels)) if levels else 0.0
     return replace(usual, sigma=(usual.sigma[0], min(max(usual.sigma[1], strongest), 1.0)))
 
 

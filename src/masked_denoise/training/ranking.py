@@ -24,12 +24,14 @@ from ..camera_noise import YCBCR, CameraNoise
 from ..errors import DataError, SettingError
 from ..scheme import Key, Purpose, hash_key
 from .distill import windows_of
+from .pictures import Array
 from .simulated import smaller
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 MEGAPIXELS = 4.0
+LOOKS = 5  # windows, about, by which the reference is chosen
 SHRINK = 2.0
 TRUE_OVER_REMOVED = 1.3  # noise, to what a good model takes off: chosen on half of the dev scenes
 QUIETEST = 0.5 / 255
@@ -76,7 +78,7 @@ def rank_models(
             of float values.
         noisy: noisy pictures, in any of the forms that `fit` takes.
         reference: cleans the pictures for the test; it should be a good one. Default: the model
-            camera-small, which comes with the package.
+            camera-small, or camera-strong where most have strong noise; both come with the package.
         megapixels: how many million pixels are looked at. Of more, windows are taken.
         seed: of windows, noise and masks.
 
@@ -92,13 +94,16 @@ def rank_models(
     ['one']
     """
     like = _alike(models)
-    reference = reference or _shipped(like)
-    if reference.channels != like.channels or not megapixels > 0:
+    if not megapixels > 0:
+        raise SettingError(f"megapixels is {megapixels}; a number above 0 is needed")
+    windows = windows_of(noisy, like.channels, megapixels, seed)
+    reference = reference or _shipped(like, windows)
+    if reference.channels != like.channels:
         raise SettingError(
-            f"the reference has {reference.channels} channels, the models have {like.channels}, "
-            f"megapixels is {megapixels}; equal numbers and megapixels above 0 are needed"
+            f"the reference has {reference.channels} channels, the models have {like.channels}; "
+            "equal numbers are needed"
         )
-    tests = made_tests(noisy, reference, megapixels=megapixels, seed=seed)
+    tests = _tests(windows, reference, seed)
     ranks = [_rank(name, model, tests, seed) for name, model in models.items()]
     return sorted(ranks, key=lambda rank: -rank.psnr)
 
@@ -118,10 +123,17 @@ def made_tests(
         megapixels: how many million pixels are looked at.
         seed: of windows and noise.
     """
+    return _tests(windows_of(noisy, reference.channels, megapixels, seed), reference, seed)
+
+
+def _tests(
+    windows: Sequence[Array], reference: AsymmetricMaskDenoiser, seed: int
+) -> list[tuple[Pixels, Pixels]]:
+    """Return pairs like windows (C, H, W); see `made_tests`."""
     pairs = []
     reference = copy.copy(reference)
     reference.dct_threshold = 0.0  # TRUE_OVER_REMOVED was measured without
-    for number, window in enumerate(windows_of(noisy, reference.channels, megapixels, seed)):
+    for number, window in enumerate(windows):
         before = np.moveaxis(smaller(window, 1, reference.value_range), 0, 2)
         after = reference.denoise(np.ascontiguousarray(before), seed=seed)
         level = max(TRUE_OVER_REMOVED * _luma_deviation(before, after), QUIETEST)
@@ -172,10 +184,17 @@ def _alike(models: Mapping[str, AsymmetricMaskDenoiser]) -> AsymmetricMaskDenois
     return first
 
 
-def _shipped(like: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
-    """Return the model that comes with the package, for the pictures that another takes."""
-    from ..pretrained.shipped import as_grey, load_shipped
+def _shipped(like: AsymmetricMaskDenoiser, windows: Sequence[Array]) -> AsymmetricMaskDenoiser:
+    """Return the model of the package that suits most windows, for what another model takes."""
+    from ..pretrained.by_noise import mostly_strong
+    from ..pretrained.shipped import DEFAULT_MODEL, STRONG_MODEL, as_grey, load_shipped
 
-    model = load_shipped() if like.channels == 3 else as_grey(load_shipped())
-    model.value_range = like.value_range
-    return model.to(next(like.backbone.parameters(), torch.empty(0)).device)
+    def load(name: str) -> AsymmetricMaskDenoiser:
+        model = load_shipped(name) if like.channels == 3 else as_grey(load_shipped(name))
+        model.value_range = like.value_range
+        return model.to(next(like.backbone.parameters(), torch.empty(0)).device)
+
+    strong = load(STRONG_MODEL)
+    some = windows[:: max(len(windows) // LOOKS, 1)]
+    looks = (np.moveaxis(smaller(one, 1, like.value_range), 0, 2) for one in some)
+    return strong if mostly_strong(looks, strong) else load(DEFAULT_MODEL)
