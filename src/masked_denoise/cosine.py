@@ -9,6 +9,7 @@ few are left count more.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,22 +19,28 @@ from .chroma import lower_median
 from .errors import SettingError
 from .tiling import tiled
 
-SIDE = 16  # of the windows, in pixels
-STEP, CHROMA_STEP = 4, 8  # how far apart they lie; colour differences are smoother
+Windows = tuple[tuple[int, int], ...]
+
+LUMA = ((16, 4), (32, 8))  # windows: side and distance in pixels; the mean of both is taken
+CHROMA = ((16, 4),)  # of colour differences, at half the resolution: their noise is coarser
 TILE = 512  # side of the pieces of large images that are transformed one by one
-PHOTOGRAPHS = 0.035  # threshold for photographs: 9 of 255
-CHROMA = 1.5  # threshold of colour differences over that of luma: their noise is coarser
+PHOTOGRAPHS = 0.07  # threshold for photographs: 18 of 255
 AT_A_TIME = 1 << 18  # coefficients in work on a processor: they stay in its cache
 TINY = 1e-9  # threshold, where there is none
 QUIET = 0.012  # standard deviation of the luma that was removed, below which the threshold falls
+SHARE = 0.4  # of the noisy image that is put back before, at most
+AMPLE = 8.0  # threshold over the standard deviation of the noise that is put back, at least
+LIMIT = 4.0  # most that a colour difference may change, in robust deviations of the change
 
 
 def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tensor:
     """Return a denoised image without the small coefficients of its cosine transforms.
 
-    The transforms are orthonormal, and so are the colour channels that they are taken of: white
-    noise of standard deviation s has coefficients of standard deviation s. Means of windows stay.
-    A channel of an image that has not three is treated as three equal ones would be.
+    A share of the noisy image is put back first, which brings texture that the network took for noise; the
+    noise that comes with it is small against the threshold. The transforms are orthonormal, and so are the
+    colour channels that they are taken of: white noise of standard deviation s has coefficients of
+    standard deviation s. Means of windows stay. A channel of an image that has not three is
+    treated as three equal ones would be.
 
     Args:
         image: (B, C, H, W) float on the 0..1 scale, denoised.
@@ -54,52 +61,84 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
     if not image.numel():
         return image
     colours = image.shape[1] == 3
-    both = [_opponent(x) if colours else x * math.sqrt(3) for x in (image, noisy)]
-    rest = (both[1] - both[0]).flatten(2)
-    removed = 1.4826 * lower_median((rest - rest.mean(2, keepdim=True)).abs())  # (B, C)
-    least = threshold * (removed / QUIET).clamp_max(1) ** 3
-    waves = _waves(image)
+    clean, before = (_opponent(x) if colours else x * math.sqrt(3) for x in (image, noisy))
+    rest = (before - clean)[:, :1] if colours else before - clean
+    removed = _deviation(rest)  # (B, C or 1, 1, 1)
+    fall = (removed / QUIET).clamp_max(1) ** 3
+    least = threshold * fall
+    share = (least / (AMPLE * removed).clamp_min(TINY)).clamp_max(SHARE)
+    mixed = torch.lerp(clean, before, share)
+    luma = mixed[:, :1] if colours else mixed
+    luma = _without_small(luma, least, LUMA)
+    if not colours:
+        return luma / math.sqrt(3)
+    chroma = clean[:, 1:]
+    small = _without_small(_half(mixed[:, 1:]), least.expand(-1, 2, -1, -1), CHROMA)
+    change = _twice(small, image.shape[2:]) - chroma
+    most = LIMIT * _deviation(change) * fall
+    change = change.clamp(-most, most)
+    return _opponent(torch.cat([luma, chroma + change], dim=1), back=True).contiguous()
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """Return the standard deviation (B, C, 1, 1) that the median distance from the mean tells."""
+    flat = x.flatten(2)
+    return 1.4826 * lower_median((flat - flat.mean(2, keepdim=True)).abs())[..., None, None]
+
+
+def _half(image: Tensor) -> Tensor:
+    """Return the image at half the resolution, of means of 2 x 2 pixels (fewer at the end)."""
+    return F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)
+
+
+def _twice(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the image at twice the resolution, cut to the size."""
+    large = F.interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
+    return large[..., : size[0], : size[1]]
+
+
+def _without_small(image: Tensor, least: Tensor, windows: Windows) -> Tensor:
+    """Return (B, C, H, W) without coefficients below `least`; the mean over kinds of windows."""
+    waves = {side: _waves(side, image) for side, _ in windows}
 
     def run(piece: Tensor, _: tuple[int, int]) -> Tensor:
-        if not colours:
-            return _thresholded(piece, least, waves, STEP)
-        luma = _thresholded(piece[:, :1], least[:, :1], waves, STEP)
-        chroma = CHROMA * least[:, :1].expand(-1, 2)
-        return torch.cat([luma, _thresholded(piece[:, 1:], chroma, waves, CHROMA_STEP)], dim=1)
+        kinds = [_thresholded(piece, least, waves[side], step) for side, step in windows]
+        return torch.stack(kinds).mean(0) if len(kinds) > 1 else kinds[0]
 
-    clean = tiled(run, both[0], tile=TILE, halo=SIDE, step=CHROMA_STEP)
-    return (_opponent(clean, back=True) if colours else clean / math.sqrt(3)).contiguous()
+    halo, step = max(windows)
+    return tiled(run, image, tile=TILE, halo=halo, step=step)
 
 
 def _thresholded(image: Tensor, least: Tensor, waves: Tensor, step: int) -> Tensor:
-    """Return (B, C, H, W) without coefficients below `least` (B, C), of windows `step` apart.
+    """Return (B, C, H, W) without coefficients below `least`, of windows `step` apart.
 
     Windows share their columns' transforms, which are made once; then a few rows of windows at a
     time, so that they stay in a processor's cache.
     """
     batch, channels, height, width = image.shape
-    edge, parts = SIDE - step, SIDE // step
+    side = len(waves)
+    edge, parts = side - step, side // step
     padded = _reflect(image, edge, (edge + -height % step, edge + -width % step))
     unit = least.reshape(-1, 1, 1).clamp_min(TINY)  # hardshrink takes one threshold: 1
     planes = padded.reshape(batch * channels, *padded.shape[2:]) / unit
     count, high, wide = planes.shape
     rows, columns = (high - edge) // step, (wide - edge) // step
-    across = planes.unfold(2, SIDE, step).reshape(-1, SIDE) @ waves.mT
-    across = across.view(count, high, columns * SIDE)
+    across = planes.unfold(2, side, step).reshape(-1, side) @ waves.mT
+    across = across.view(count, high, columns * side)
     total, weights = torch.zeros_like(across), planes.new_empty(count, rows, columns)
-    few = AT_A_TIME // (count * columns * SIDE * SIDE) if image.device.type == "cpu" else rows
+    few = AT_A_TIME // (count * columns * side * side) if image.device.type == "cpu" else rows
     few = max(few // parts, 1) * parts
     for first in range(0, rows, few):
         end = min(first + few, rows)
-        windows = across[:, first * step : end * step + edge].unfold(1, SIDE, step).mT
-        found = torch.matmul(waves, windows).view(count, -1, SIDE, columns, SIDE)
+        windows = across[:, first * step : end * step + edge].unfold(1, side, step).mT
+        found = torch.matmul(waves, windows).view(count, -1, side, columns, side)
         kept = F.hardshrink(found, 1.0)
         kept[:, :, 0, :, 0] = found[:, :, 0, :, 0]
         weight = 1 / kept.ne(0).to(kept.dtype).sum(2).sum(-1).clamp_min(1)
         weights[:, first:end] = weight
         kept *= weight[:, :, None, :, None]
         _add_windows(total[:, first * step :], torch.matmul(waves.mT, kept.flatten(3)), step)
-    pieces = (total.view(-1, SIDE) @ waves).view(count * high, columns, SIDE, 1)
+    pieces = (total.view(-1, side) @ waves).view(count * high, columns, side, 1)
     mean = planes.new_zeros(count * high, wide, 1)
     _add_windows(mean, pieces, step)
     weights = F.avg_pool2d(F.pad(weights, [parts - 1] * 4), parts, 1, divisor_override=1)
@@ -109,8 +148,8 @@ def _thresholded(image: Tensor, least: Tensor, waves: Tensor, step: int) -> Tens
 
 
 def _add_windows(total: Tensor, windows: Tensor, step: int) -> None:
-    """Add windows (N, n, SIDE, M), each `step` rows after the one before, to rows (N, H, M)."""
-    apart = SIDE // step  # every so many windows one begins where another ends
+    """Add windows (N, n, side, M), each `step` rows after the one before, to rows (N, H, M)."""
+    apart = windows.shape[2] // step  # every so many windows one begins where another ends
     for start in range(min(apart, windows.shape[1])):
         stripe = windows[:, start::apart].flatten(1, 2)
         total[:, start * step : start * step + stripe.shape[1]] += stripe
@@ -127,10 +166,10 @@ def _reflect(image: Tensor, before: int, after: tuple[int, int]) -> Tensor:
     return image
 
 
-def _waves(image: Tensor) -> Tensor:
-    """Return the cosine transform of a window's row or column, a row a frequency: (16, 16)."""
-    place = torch.arange(SIDE, dtype=torch.float64)
-    waves = torch.cos(math.pi / SIDE * (place + 0.5) * place[:, None]) * math.sqrt(2 / SIDE)
+def _waves(side: int, image: Tensor) -> Tensor:
+    """Return the cosine transform of a window's row or column, a row a frequency: (side, side)."""
+    place = torch.arange(side, dtype=torch.float64)
+    waves = torch.cos(math.pi / side * (place + 0.5) * place[:, None]) * math.sqrt(2 / side)
     waves[0] /= math.sqrt(2)
     return waves.to(image)
 
