@@ -209,9 +209,9 @@ def test_wrong_types_for_every_key(files: tuple[bytes, bytes], tmp_path: Path) -
     ("old", "new", "words"),
     [
         ('"stride": 1', '"stride": 1, "stride": 2', "the key 'stride' comes twice"),
-        ('"observation": 0.15', '"observation": NaN', "NaN is not JSON"),
-        ('"observation": 0.15', '"observation": Infinity', "Infinity is not JSON"),
-        ('"observation": 0.15', '"observation": 1e999', "cannot be stored: it is inf"),
+        ('"observation": 0.0', '"observation": NaN', "NaN is not JSON"),
+        ('"observation": 0.0', '"observation": Infinity', "Infinity is not JSON"),
+        ('"observation": 0.0', '"observation": 1e999', "cannot be stored: it is inf"),
         ('"preset": null', '"preset": "\\ud800"', "cannot be stored"),
         ('"training": {}', '"training": ' + "[" * 100_000, "nested too deeply"),
         ('"training": {}', '"training": ' + '{"a":' * 40 + "1" + "}" * 40, "more than 16 levels"),

@@ -22,30 +22,32 @@ from .tiling import tiled
 Windows = tuple[tuple[int, int], ...]
 
 LUMA = ((16, 4), (32, 8))  # windows: side and distance in pixels; the mean of both is taken
-CHROMA = ((16, 4),)  # of colour differences, at half the resolution: their noise is coarser
+CHROMA = ((16, 4),)  # of colour differences, whose noise is coarser, at half the resolution
 TILE = 512  # side of the pieces of large images that are transformed one by one
 PHOTOGRAPHS = 0.07  # threshold for photographs: 18 of 255
 AT_A_TIME = 1 << 18  # coefficients in work on a processor: they stay in its cache
 TINY = 1e-9  # threshold, where there is none
 QUIET = 0.012  # standard deviation of the luma that was removed, below which the threshold falls
 SHARE = 0.4  # of the noisy image that is put back before, at most
-AMPLE = 8.0  # threshold over the standard deviation of the noise that is put back, at least
+AMPLE = 8.0  # full threshold over the standard deviation of the noise put back, at least
 LIMIT = 4.0  # most that a colour difference may change, in robust deviations of the change
 
 
 def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tensor:
     """Return a denoised image without the small coefficients of its cosine transforms.
 
-    A share of the noisy image is put back first, which brings texture that the network took for noise; the
-    noise that comes with it is small against the threshold. The transforms are orthonormal, and so are the
+    A share of the noisy image is put back first: texture comes with it that was taken for noise,
+    and noise that is faint against the threshold. The transforms are orthonormal, and so are the
     colour channels that they are taken of: white noise of standard deviation s has coefficients of
-    standard deviation s. Means of windows stay. A channel of an image that has not three is
+    standard deviation s. Means of windows stay. Colour differences are transformed at half the
+    resolution, and change no more than `LIMIT` allows. A channel of an image that has not three is
     treated as three equal ones would be.
 
     Args:
         image: (B, C, H, W) float on the 0..1 scale, denoised.
         noisy: the same before. Of images that had little noise the threshold is lower, by the
-            third power of (removed / `QUIET`), so that a clean photograph keeps its texture.
+            third power of (removed / `QUIET`), so that a clean photograph keeps its texture; of
+            images that had much the share is smaller.
         threshold: coefficients below it are set to zero, on the 0..1 scale.
 
     Raises:
@@ -66,7 +68,7 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
     removed = _deviation(rest)  # (B, C or 1, 1, 1)
     fall = (removed / QUIET).clamp_max(1) ** 3
     least = threshold * fall
-    share = (least / (AMPLE * removed).clamp_min(TINY)).clamp_max(SHARE)
+    share = (threshold / (AMPLE * removed).clamp_min(TINY)).clamp_max(SHARE)
     mixed = torch.lerp(clean, before, share)
     luma = mixed[:, :1] if colours else mixed
     luma = _without_small(luma, least, LUMA)
@@ -112,8 +114,8 @@ def _without_small(image: Tensor, least: Tensor, windows: Windows) -> Tensor:
 def _thresholded(image: Tensor, least: Tensor, waves: Tensor, step: int) -> Tensor:
     """Return (B, C, H, W) without coefficients below `least`, of windows `step` apart.
 
-    Windows share their columns' transforms, which are made once; then a few rows of windows at a
-    time, so that they stay in a processor's cache.
+    Windows above each other share the transforms of their rows of pixels, which are made once; then
+    come a few rows of windows at a time, so that they stay in a processor's cache.
     """
     batch, channels, height, width = image.shape
     side = len(waves)
@@ -124,14 +126,15 @@ def _thresholded(image: Tensor, least: Tensor, waves: Tensor, step: int) -> Tens
     count, high, wide = planes.shape
     rows, columns = (high - edge) // step, (wide - edge) // step
     across = planes.unfold(2, side, step).reshape(-1, side) @ waves.mT
-    across = across.view(count, high, columns * side)
+    across = across.view(count, high, columns * side)  # of each row of pixels, window by window
     total, weights = torch.zeros_like(across), planes.new_empty(count, rows, columns)
     few = AT_A_TIME // (count * columns * side * side) if image.device.type == "cpu" else rows
     few = max(few // parts, 1) * parts
     for first in range(0, rows, few):
         end = min(first + few, rows)
         windows = across[:, first * step : end * step + edge].unfold(1, side, step).mT
-        found = torch.matmul(waves, windows).view(count, -1, side, columns, side)
+        found = torch.matmul(waves, windows)  # (count, rows of windows, side, columns * side)
+        found = found.view(count, -1, side, columns, side)
         kept = F.hardshrink(found, 1.0)
         kept[:, :, 0, :, 0] = found[:, :, 0, :, 0]
         weight = 1 / kept.ne(0).to(kept.dtype).sum(2).sum(-1).clamp_min(1)

@@ -63,11 +63,11 @@ class AsymmetricMaskDenoiser(nn.Module):
         observation: share of the pixel's own noisy value in the result, in [0, 1); of its luma
             where the image has three channels. "measured": in each channel as much as its variances
             ask for (`observation.weighed`), where the noise is independent from pixel to pixel.
-            Default 0.15.
+            Default 0.
         chroma_radius: radius in pixels of `smooth_chroma` at the end of `denoise`, for images of
             three channels; 0 for none. Default 8.
         dct_threshold: coefficients below it are taken out of the result, on the 0..1 scale
-            (`threshold_cosines`), 0 for none. Default 0.035, which is 9 of 255.
+            (`threshold_cosines`), 0 for none. Default 0.07, which is 18 of 255.
         turns: whether the network sees every pass turned or mirrored another way. Default True.
             The passes of a student, which could not differ otherwise, always are.
         value_range: (low, high) of float images; integers scale by their dtype.

@@ -49,7 +49,7 @@ _DEFAULT: dict[str, dict[str, Any]] = {
         "passes": 4,
         "refine": False,
         "residual": "auto",
-        "observation": 0.15,
+        "observation": 0.0,
         "chroma_radius": 8,
         "dct_threshold": PHOTOGRAPHS,
         "turns": True,
