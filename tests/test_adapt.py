@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,24 @@ def test_both_networks_get_half_of_the_budget_and_the_student_changes(
     assert any(
         not torch.equal(before[name], now) for name, now in student.backbone.state_dict().items()
     )
+
+
+def test_small_coefficients_stay_in_the_targets_and_the_student_keeps_its_threshold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[float] = []
+
+    def spy(teacher: AsymmetricMaskDenoiser, noisy: object, **settings: Any) -> None:
+        seen.extend([teacher.dct_threshold, settings["student"].dct_threshold])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapt_module, "distill", spy)
+    student = _student()
+    student.dct_threshold = 0.05
+    with pytest.raises(KeyboardInterrupt):
+        student.adapt(_noisy(), steps=2, crop=32, progress=False)
+    assert seen == [0, 0]
+    assert student.dct_threshold == 0.05
 
 
 def test_the_weights_are_the_mean_of_old_and_new() -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 GENTLE = {"optimizer": "auto", "learning_rate": 5e-4}  # the student has learnt already
+OBSERVATION = 0.15  # of the masked network's targets: no cosine threshold brings texture back
 SHARED = ("seed", "progress", "device")  # settings that count for both networks
 
 
@@ -49,7 +50,10 @@ def adapt(
     budget = {name: getattr(half, name) for name in BUDGETS}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(told.seed)
-        masked = AsymmetricMaskDenoiser(channels=student.channels, value_range=student.value_range)
+        masked = AsymmetricMaskDenoiser(
+            channels=student.channels, value_range=student.value_range, dct_threshold=0.0,
+            observation=OBSERVATION,
+        )  # fmt: skip
     shared = {name: settings[name] for name in SHARED if name in settings}
     masked.fit(noisy, **budget, **shared, validation=False)
     if masked.fit_record["stopped"] == "interrupted":
@@ -59,9 +63,14 @@ def adapt(
     student.value_range = masked.value_range
     student.to(next(masked.backbone.parameters()).device)
     before = copy.deepcopy(student).eval()
-    distill(
-        masked, noisy, student=student, trust=trust, megapixels=megapixels, **{**settings, **budget}
-    )
+    threshold, student.dct_threshold = student.dct_threshold, 0.0  # targets keep all detail
+    try:
+        distill(
+            masked, noisy, student=student, trust=trust, megapixels=megapixels,
+            **{**settings, **budget},
+        )  # fmt: skip
+    finally:
+        student.dct_threshold = threshold
     student.fit_record["adaptation"] = {
         "masked_steps": masked.fit_record["steps"], "trust": trust, **budget,
     }  # fmt: skip
