@@ -14,7 +14,7 @@ All recipes of a table get one budget and one seed, train on NOISY and are score
 that have a clean twin in CLEAN ("fitted on the test noise"). The paper trained on SIDD for longer:
 its numbers stand beside ours to compare orders, not values. --base amsnet takes the paper's
 published settings (zero fill, stride 5, then 2); --base default the same contrasts within our
-recipe (mean fill, correction form, stride 2, then 1).
+recipe (mean fill, correction form, stride 2, then 1), but for the cosine threshold.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def arguments() -> argparse.Namespace:
 def recipes_of(table: str, args: argparse.Namespace) -> dict[str, Settings]:
     """Return the settings of every row of a table, in its order."""
     network = {"backbone": args.backbone, "backbone_args": json.loads(args.arguments)}
-    base = {"preset": "amsnet" if args.base == "amsnet" else "default"}
+    base: Settings = {"preset": "amsnet"}
+    if args.base == "default":  # without the step that hides what the networks leave
+        base = {"preset": "default", "dct_threshold": 0.0, "observation": 0.15}
     fill = "zero" if args.base == "amsnet" else "mean"
     plain = {**base, **network, "refine": False, "smooth_steps": 0}
     smooth = {**base, **network, "refine": False, "smooth_steps": SMOOTH}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from masked_denoise import AsymmetricMaskDenoiser, cosine, from_pretrained
-from masked_denoise.cosine import AMPLE, LUMA, PHOTOGRAPHS, SHARE, threshold_cosines
+from masked_denoise.cosine import AMPLE, LOUD, LUMA, PHOTOGRAPHS, SHARE, threshold_cosines
 from masked_denoise.errors import SettingError, WeightsError
 
 
@@ -58,7 +58,8 @@ def test_against_its_definition_in_loops(size: tuple[int, int], level: float) ->
     share = min(SHARE, 0.15 / (AMPLE * removed))
     assert (share < SHARE) == (level == 0.2)  # both cases are tried
     mixed = (image + share * rest)[0, 0].numpy()
-    kinds = [by_windows(mixed, 0.15 / np.sqrt(3), side, step) for side, step in LUMA]
+    least = 0.15 * max(1, removed / LOUD) / np.sqrt(3)
+    kinds = [by_windows(mixed, least, side, step) for side, step in LUMA]
     np.testing.assert_allclose(result[0, 0].numpy(), np.mean(kinds, axis=0), atol=1e-9)
 
 

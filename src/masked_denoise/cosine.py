@@ -26,8 +26,10 @@ CHROMA = ((16, 4),)  # of colour differences, whose noise is coarser, at half th
 TILE = 512  # side of the pieces of large images that are transformed one by one
 PHOTOGRAPHS = 0.07  # threshold for photographs: 18 of 255
 AT_A_TIME = 1 << 18  # coefficients in work on a processor: they stay in its cache
+FEW = 256  # rows and columns of an image, about, that a standard deviation is taken of
 TINY = 1e-9  # threshold, where there is none
 QUIET = 0.012  # standard deviation of the luma that was removed, below which the threshold falls
+LOUD = 0.04  # the same, above which the threshold rises in proportion
 SHARE = 0.4  # of the noisy image that is put back before, at most
 AMPLE = 8.0  # full threshold over the standard deviation of the noise put back, at least
 LIMIT = 4.0  # most that a colour difference may change, in robust deviations of the change
@@ -47,7 +49,7 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
         image: (B, C, H, W) float on the 0..1 scale, denoised.
         noisy: the same before. Of images that had little noise the threshold is lower, by the
             third power of (removed / `QUIET`), so that a clean photograph keeps its texture; of
-            images that had much the share is smaller.
+            images that had much it is higher, by (removed / `LOUD`), and the share smaller.
         threshold: coefficients below it are set to zero, on the 0..1 scale.
 
     Raises:
@@ -67,7 +69,7 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
     rest = (before - clean)[:, :1] if colours else before - clean
     removed = _deviation(rest)  # (B, C or 1, 1, 1)
     fall = (removed / QUIET).clamp_max(1) ** 3
-    least = threshold * fall
+    least = threshold * fall * (removed / LOUD).clamp_min(1)
     share = (threshold / (AMPLE * removed).clamp_min(TINY)).clamp_max(SHARE)
     mixed = torch.lerp(clean, before, share)
     luma = mixed[:, :1] if colours else mixed
@@ -84,7 +86,7 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
 
 def _deviation(x: Tensor) -> Tensor:
     """Return the standard deviation (B, C, 1, 1) that the median distance from the mean tells."""
-    flat = x.flatten(2)
+    flat = x[..., :: 1 + x.shape[-2] // FEW, :: 1 + x.shape[-1] // FEW].flatten(2)
     return 1.4826 * lower_median((flat - flat.mean(2, keepdim=True)).abs())[..., None, None]
 
 
@@ -137,7 +139,8 @@ def _thresholded(image: Tensor, least: Tensor, waves: Tensor, step: int) -> Tens
         found = found.view(count, -1, side, columns, side)
         kept = F.hardshrink(found, 1.0)
         kept[:, :, 0, :, 0] = found[:, :, 0, :, 0]
-        weight = 1 / kept.ne(0).to(kept.dtype).sum(2).sum(-1).clamp_min(1)
+        torch.ne(kept, 0, out=found)
+        weight = 1 / found.sum(2).sum(-1).clamp_min(1)
         weights[:, first:end] = weight
         kept *= weight[:, :, None, :, None]
         _add_windows(total[:, first * step :], torch.matmul(waves.mT, kept.flatten(3)), step)
