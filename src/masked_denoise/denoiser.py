@@ -557,7 +557,7 @@ class AsymmetricMaskDenoiser(nn.Module):
                 stronger noise where that of the images is. One and three channels only.
             shrink: how many times smaller the images are made, 1 or more.
             rounds: parts of equal budget; before each the images are denoised anew. A second one
-                gains where there is much noise, and smooths what has little.
+                pays from about eight minutes on.
             megapixels: how many million pixels to look at. Of more, windows of 512 x 512 spread
                 evenly over the pictures are taken.
             settings: others of `fit`, as for `distill`, but no epochs: crops are drawn without
