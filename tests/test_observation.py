@@ -270,12 +270,12 @@ def test_a_preset_that_is_named_decides_everything() -> None:
 
 def test_what_was_set_before_the_first_fit_is_left_as_it_is() -> None:
     denoiser = make(passes=None)
-    denoiser.passes, denoiser.chroma_radius, denoiser.observation = 3, 2, 0.0
+    denoiser.passes, denoiser.chroma_radius, denoiser.observation = 3, 2, 0.1
     denoiser.scheme = scheme = Checkerboard()
     denoiser.fit(exposed(scene()), **FAST)
     assert denoiser.preset == "independent"
     assert denoiser.train_strides == (1,)
-    assert (denoiser.passes, denoiser.chroma_radius, denoiser.observation) == (3, 2, 0.0)
+    assert (denoiser.passes, denoiser.chroma_radius, denoiser.observation) == (3, 2, 0.1)
     assert denoiser.scheme is scheme
     again = pickle.loads(pickle.dumps(make(passes=None)))
     again.fit(exposed(scene()), **FAST)
