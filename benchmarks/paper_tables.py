@@ -109,7 +109,9 @@ def arguments() -> argparse.Namespace:
     budget.add_argument("--steps", type=int), budget.add_argument("--minutes", type=float)
     ask.add_argument("--base", choices=("amsnet", "default"), default="amsnet")
     ask.add_argument("--backbone", default="restormer", help="but for table3 and table4")
-    ask.add_argument("--arguments", default="{}", help="of the network, as JSON")
+    ask.add_argument(
+        "--arguments", default="{}", help="of the network, as JSON; for table4 by networks' names"
+    )
     ask.add_argument("--settings", default="{}", help='of every recipe, as JSON: {"crop": 80}')
     ask.add_argument("--only", nargs="*", help="these rows only")
     ask.add_argument("--every", type=int, default=1, help="score every n-th pair only")
@@ -136,10 +138,14 @@ def recipes_of(table: str, args: argparse.Namespace) -> dict[str, Settings]:
     if table == "table3":
         return table3(base, network["backbone_args"])
     if table == "table4":
+        each = network["backbone_args"]
         return {
-            name: {**base, "backbone": name, "refine": R3, "smooth_steps": SMOOTH}
+            name: {
+                **base, "backbone": name, "backbone_args": each.get(name, {}),
+                "refine": R3, "smooth_steps": SMOOTH,
+            }
             for name in PAPER["table4"]
-        }
+        }  # fmt: skip
     if table == "fig9":
         return {"mask loss": plain, "then smoothness": smooth}
     if table == "fig10":
