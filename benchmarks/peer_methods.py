@@ -27,6 +27,8 @@ import numpy as np
 Settings = dict[str, Any]
 Pictures = dict[str, np.ndarray]
 
+AUTODEN_SIDE = 128  # of the squares that auto-denoise learns from
+
 
 def opencv_nlm(noisy: np.ndarray, settings: Settings) -> np.ndarray:
     """Non-local means on luma and chroma of CIELAB; h and h_colour on the scale of 8 bits."""
@@ -126,16 +128,21 @@ def careamics_n2v(pictures: Pictures, settings: Settings) -> Iterator[tuple[str,
 
 
 def autoden_n2v(pictures: Pictures, settings: Settings) -> Iterator[tuple[str, np.ndarray]]:
-    """Noise2Void of auto-denoise, one network trained on all the pictures."""
+    """Noise2Void of auto-denoise, one network trained on the middle of every picture.
+
+    An epoch of it is one step on everything at once: whole pictures would get too few.
+    """
     import autoden
     import torch
 
     torch.set_num_threads(1)
     names = list(pictures)
     stack = np.stack([np.moveaxis(pictures[name], -1, 0) for name in names]) / np.float32(255)
+    top, left = ((side - AUTODEN_SIDE) // 2 for side in stack.shape[2:])
+    squares = stack[:, :, top : top + AUTODEN_SIDE, left : left + AUTODEN_SIDE]
     network = autoden.NetworkParamsUNet(n_features=16, n_channels_in=3, n_channels_out=3)
     denoiser = autoden.N2V(model=network)
-    data = denoiser.prepare_data(stack, channel_axis=1)
+    data = denoiser.prepare_data(squares, channel_axis=1)
     denoiser.train(*data, epochs=settings["epochs"], learning_rate=1e-3)
     yield "", stack[0]
     for name, picture in zip(names, stack, strict=True):
