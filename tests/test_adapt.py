@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from masked_denoise import AsymmetricMaskDenoiser
-from masked_denoise.errors import SettingError
+from masked_denoise.errors import DataError, SettingError
 from masked_denoise.training import adapt as adapt_module
 from masked_denoise.training import distill as module
 from masked_denoise.training.student import meet
@@ -95,3 +96,28 @@ def test_what_cannot_be_adapted_is_refused() -> None:
         _student().adapt(_noisy(), steps=2, trust=0, progress=False)
     with pytest.raises(SettingError, match="cannot be resumed"):
         _student().adapt(_noisy(), epochs=1)
+
+
+def test_what_can_be_read_once_only_is_refused() -> None:
+    batches = (torch.rand(1, 3, 32, 32) for _ in range(9))
+    with pytest.raises(DataError, match="read once"):
+        _student().adapt(batches, steps=2, progress=False)
+
+
+def test_old_weights_may_lie_on_another_device() -> None:
+    before, after = _student(), _student().to("meta")
+    meet(after, before.backbone.state_dict())
+
+
+def test_targets_of_a_shuffling_loader_are_a_function_of_the_seed() -> None:
+    pictures = torch.arange(16, dtype=torch.uint8).view(16, 1, 1, 1).expand(16, 3, 8, 8)
+    loader = DataLoader(pictures, shuffle=True)
+    orders = []
+    for disturbance in (1, 2):
+        torch.manual_seed(disturbance)
+        state = torch.get_rng_state()
+        orders.append([int(one.max()) for one in module.windows_of(loader, 3, 1.0, seed=0)])
+        assert torch.equal(state, torch.get_rng_state())
+    assert orders[0] == orders[1] != sorted(orders[0])
+    other = [int(one.max()) for one in module.windows_of(loader, 3, 1.0, seed=1)]
+    assert other != orders[0]

@@ -25,7 +25,14 @@ from masked_denoise.errors import (
 )
 from masked_denoise.images import ImageFile, read_image, write_image
 from masked_denoise.jobs import batch, plan
-from masked_denoise.jobs.batch import Done, denoise_files, fit_models, fits_format, new_denoiser
+from masked_denoise.jobs.batch import (
+    Done,
+    adapt_models,
+    denoise_files,
+    fit_models,
+    fits_format,
+    new_denoiser,
+)
 from masked_denoise.jobs.plan import Task, check_writable, make_plan, write_text
 from masked_denoise.jobs.preview import expected_seconds, make_preview, telling_crop
 from masked_denoise.jobs.survey import Failure, Picture, by_channels, survey
@@ -505,3 +512,34 @@ def test_a_long_label_does_not_run_into_the_next() -> None:
     assert np.array_equal(both[:34, : alone.shape[1]], alone[:34])
     assert (both[:34, alone.shape[1] :] == 255).all()
     assert (both[34:42, alone.shape[1] : alone.shape[1] + 8] == 0).all()
+
+
+def test_ctrl_c_while_one_kind_is_fitted_stops_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(denoiser: AsymmetricMaskDenoiser, *data: object, **settings: object) -> None:
+        denoiser.fit_record = {"stopped": "interrupted"}
+
+    monkeypatch.setattr(AsymmetricMaskDenoiser, "fit", stopped)
+    pictures, _ = survey(
+        [save(tmp_path / "a.png", pixels(8, 8)), save(tmp_path / "b.png", pixels(8, 8, 3))]
+    )
+    assert list(fit_models(pictures, steps=1, progress=False)) == [1]
+
+
+def test_one_narrow_picture_does_not_stop_an_adaptation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Path] = []
+
+    def adapt(denoiser: AsymmetricMaskDenoiser, noisy: list[Path], **settings: object) -> None:
+        taken.extend(noisy)
+        denoiser.fit_record = {"stopped": "finished"}
+
+    monkeypatch.setattr(AsymmetricMaskDenoiser, "adapt", adapt)
+    files = [save(tmp_path / "a.png", pixels(8, 8)), save(tmp_path / "b.png", pixels(8, 1))]
+    model = new_denoiser("fast-unet", channels=1)
+    adapt_models({1: model}, survey(files)[0], minutes=1)
+    assert taken == [tmp_path / "a.png"]
+    with pytest.raises(DataError, match="2 pixels or more"):
+        adapt_models({1: model}, survey(files[1:])[0], minutes=1)

@@ -21,6 +21,7 @@ from masked_denoise.training.batches import Batches, LoaderBatches, as_batches
 from masked_denoise.training.crops import CropBatches
 from masked_denoise.training.pictures import (
     Pictures,
+    check_picture,
     image_of,
     pictures_in_memory,
     split,
@@ -401,3 +402,9 @@ def test_of_large_batches_only_windows_are_taken() -> None:
     batches = as_batches([torch.rand(2, 1, 64, 64)] * 3, FitSettings(steps=1), channels=1)
     taken = list(batches.windows(4 * 256 / 1e6, 16))
     assert [window.shape for window in taken] == [(1, 16, 16)] * 4
+
+
+def test_half_floats_may_be_large() -> None:
+    check_picture(np.array([[[40000, 50000]]], np.float16), "the picture")  # their sum is infinite
+    with pytest.raises(PixelError, match="1 NaN or infinite values"):
+        check_picture(np.array([[[40000, np.inf]]], np.float16), "the picture")

@@ -93,3 +93,13 @@ def test_large_images_in_pieces_have_the_same_bits(monkeypatch: pytest.MonkeyPat
     whole = smooth_chroma(image, radius=5)
     monkeypatch.setattr("masked_denoise.chroma.TILE", 32)
     assert torch.equal(smooth_chroma(image, radius=5), whole)
+
+
+def test_a_frame_without_noise_does_not_switch_it_off() -> None:
+    noisy = 0.5 + 0.05 * noise(1, 3, 64, 64)
+    frame = torch.zeros(1, 3, 192, 64)
+    whole = torch.cat([noisy, frame], dim=2)
+    wanted = smooth_chroma(noisy, radius=4)[:, :, :48]
+    result = smooth_chroma(whole, radius=4, noisy=whole)[:, :, :48]
+    assert float((result - wanted).abs().max()) < 0.01
+    assert not torch.allclose(smooth_chroma(whole, radius=4)[:, :, :48], wanted, atol=0.01)

@@ -219,3 +219,42 @@ def test_it_is_stored_and_older_models_have_none(tmp_path: Path) -> None:
     del config["dct_threshold"]
     place.write_text(json.dumps(config))
     assert from_pretrained(tmp_path).dct_threshold == 0
+
+
+def _framed(image: Tensor, shade: float) -> Tensor:
+    """The picture with a frame below it that fills two thirds of the whole."""
+    return torch.cat([image, torch.full_like(image.repeat(1, 1, 2, 1), shade)], dim=2)
+
+
+@pytest.mark.parametrize("shade", [0.0, 1.0])
+@pytest.mark.parametrize("size", [96, 600])  # of larger ones, some rows and columns are looked at
+def test_a_frame_without_noise_changes_nothing_inside(shade: float, size: int) -> None:
+    rest = 0.03 * noise(1, 3, size, 96)
+    clean = 0.5 + 0.1 * rest
+    inside = threshold_cosines(clean, 0.5 + rest, threshold=PHOTOGRAPHS)
+    whole = threshold_cosines(
+        _framed(clean, shade), _framed(0.5 + rest, shade), threshold=PHOTOGRAPHS
+    )
+    far = slice(0, size - 32)  # from windows that see the frame
+    assert float((whole[:, :, far][..., :96] - inside[:, :, far]).abs().max()) < 0.002
+    assert float(inside.std()) < 0.2 * float(clean.std())  # and the step does something
+
+
+def test_pictures_without_any_noise_are_left_alone() -> None:
+    shade = torch.full((1, 3, 64, 64), 0.5)
+    assert torch.allclose(threshold_cosines(shade, shade, threshold=0.1), shade, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lower_precision_is_that_of_the_network_only(dtype: torch.dtype) -> None:
+    denoiser = AsymmetricMaskDenoiser("fast-student", preset="student", dct_threshold=0.05).eval()
+    picture = (0.5 + 0.05 * noise(3, 40, 48)).clamp(0, 1)
+    wanted = denoiser.denoise(picture)
+    with torch.autocast("cpu", dtype):
+        for strength in (1.0, 0.5):
+            assert denoiser.denoise(picture, strength=strength).dtype == torch.float32
+        assert torch.allclose(denoiser.denoise(picture), wanted, atol=1e-6)  # its network gives 0
+    batch = picture[None].to(dtype)
+    result = denoiser.to(dtype)(torch.full_like(batch, 0.5))
+    assert result.dtype == dtype
+    assert torch.allclose(result.float(), torch.full_like(picture[None], 0.5), atol=1e-6)

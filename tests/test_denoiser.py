@@ -859,3 +859,68 @@ def test_eval_mode_denoises(scheme: MaskScheme) -> None:
     denoiser = make(scheme=scheme, stride=2).eval()
     image = picture(2, 3, 9, 10)
     assert torch.equal(denoiser(image, seed=3), denoiser.denoise(image, seed=3))
+
+
+@pytest.mark.parametrize("student", [False, True])
+def test_an_empty_batch_comes_back_empty(student: bool) -> None:
+    more = {"preset": "student"} if student else {}
+    denoiser = AsymmetricMaskDenoiser(Mixer(), **more)
+    assert denoiser.denoise(torch.rand(0, 3, 16, 17)).shape == (0, 3, 16, 17)
+    picture, std = denoiser.denoise(torch.rand(0, 3, 16, 17), return_std=True, passes=2)
+    assert picture.shape == std.shape == (0, 3, 16, 17)
+
+
+def test_numbers_of_any_kind_are_taken_and_kept_as_plain_ones() -> None:
+    denoiser = AsymmetricMaskDenoiser(
+        Mixer(), value_range=torch.tensor([0.0, 9.0]), train_stride=np.int64(3),
+        dct_threshold=np.float32(0.5), passes=np.int8(2), observation=np.float64(0.25),
+    )  # fmt: skip
+    assert denoiser.value_range == (0.0, 9.0)
+    denoiser.value_range = [np.float64(1), np.float32(5)]
+    numbers = (*denoiser.value_range, denoiser.dct_threshold, denoiser.observation)
+    assert numbers == (1.0, 5.0, 0.5, 0.25)
+    assert all(type(number) is float for number in numbers)
+    assert (denoiser.train_strides, denoiser.passes) == ((3,), 2)
+    assert type(denoiser.passes) is type(denoiser.train_strides[0]) is int
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"value_range": 5}, {"value_range": (0, 1, 2)}, {"value_range": ("a", "b")},
+        {"value_range": "01"}, {"value_range": (0, math.nan)}, {"passes": 2.5},
+        {"train_stride": "2"}, {"stride": None, "chroma_radius": 1.5}, {"dct_threshold": "0.1"},
+        {"dct_threshold": math.nan}, {"observation": "all"}, {"channels": 3.0},
+    ],
+)  # fmt: skip
+def test_what_is_no_such_number_is_told(settings: dict[str, Any]) -> None:
+    name = list(settings)[-1]
+    with pytest.raises(SettingError, match=f"{name} is "):
+        AsymmetricMaskDenoiser(Mixer(), **settings)
+
+
+def test_passes_must_be_whole() -> None:
+    with pytest.raises(SettingError, match=r"passes is 2\.5; a whole number"):
+        AsymmetricMaskDenoiser(Mixer()).denoise(torch.rand(3, 8, 8), passes=2.5)  # type: ignore[arg-type]
+
+
+def test_a_second_decision_takes_all_of_its_preset() -> None:
+    denoiser = AsymmetricMaskDenoiser(Mixer(), passes=7)
+    plain = AsymmetricMaskDenoiser(Mixer(), passes=7, preset="default")
+    denoiser.decide("independent")
+    assert denoiser.observation == "measured"
+    denoiser.chroma_radius = 3
+    denoiser.decide("default")
+    assert (denoiser.passes, denoiser.chroma_radius) == (7, 3)
+    for name in ("observation", "train_strides", "stride", "dct_threshold"):
+        assert getattr(denoiser, name) == getattr(plain, name)
+    assert repr(denoiser.scheme) == repr(plain.scheme)
+
+
+def test_a_decision_that_is_refused_changes_nothing() -> None:
+    denoiser = AsymmetricMaskDenoiser(Mixer())
+    scheme = denoiser.scheme
+    with pytest.raises(SettingError, match="dct_threshold"):
+        denoiser.decide("independent", dct_threshold=3)
+    assert (denoiser.undecided, denoiser.observation) == (True, 0)
+    assert denoiser.scheme is scheme

@@ -99,3 +99,13 @@ def test_sixteen_bits_and_odd_sizes_come_back_as_they_came() -> None:
     noisy = (np.random.default_rng(0).random((37, 51, 3)) * 65535).astype(np.uint16)
     denoised = load_shipped().denoise(noisy)
     assert (denoised.shape, denoised.dtype) == (noisy.shape, noisy.dtype)
+
+
+def test_the_grey_model_is_ready_and_made_without_disturbing_anything() -> None:
+    model = load_shipped()
+    model.passes = 3
+    before = torch.get_rng_state()
+    grey = as_grey(model)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not grey.training
+    assert grey.passes == 3

@@ -667,3 +667,36 @@ def test_unavailable_devices_are_named() -> None:
     with pytest.raises(SettingError, match="device is 'cuda'"):
         make().fit(DATA, steps=1, device="cuda", **FAST)
     make().fit(DATA, steps=1, device="cpu", **FAST)
+
+
+@pytest.mark.parametrize("when", ["validation", "tracker", "resume"])
+def test_a_fit_that_is_refused_changes_nothing(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoiser, floats = make(), 4000 * NOISY.astype(np.float32)
+    arguments: dict[str, Any] = {}
+    if when == "validation":
+        arguments = {"validation": [(floats, floats[1:])]}
+    elif when == "resume":
+        make().fit(DATA, steps=1, output=tmp_path, **FAST)
+        arguments = {"resume": tmp_path / "last.pt"}
+        monkeypatch.setattr(
+            "masked_denoise.training.learner.load_weights", _raising(CheckpointError("no"))
+        )
+    else:
+        monkeypatch.setattr("accelerate.Accelerator.init_trackers", _raising(DataError("no")))
+        arguments = {"log_with": "all"}
+    before = dict(vars(denoiser))
+    with pytest.raises((SizeError, CheckpointError, DataError)):
+        denoiser.fit(floats if when != "resume" else DATA, steps=1, **arguments, **FAST)
+    assert vars(denoiser) == before
+    assert denoiser.undecided
+    assert denoiser.value_range is None
+    assert all(module.training == denoiser.training for module in denoiser.modules())
+
+
+def _raising(error: Exception) -> Any:
+    def fail(*arguments: object, **settings: object) -> None:
+        raise error
+
+    return fail

@@ -160,7 +160,7 @@ def test_shapes_that_are_no_picture_are_refused(picture: Any) -> None:
     ids=lambda picture: str(picture.dtype),
 )
 def test_dtypes_that_hold_no_picture_are_refused(picture: Any) -> None:
-    with pytest.raises(PixelError, match="integer or float picture"):
+    with pytest.raises(PixelError, match="floats or uint8"):
         to_batch(picture)
 
 
@@ -183,3 +183,11 @@ def test_the_first_bad_pixel_is_named(value: float) -> None:
 def test_what_is_no_array_is_refused_with_what_to_type(picture: object) -> None:
     with pytest.raises(PixelError, match=r"np\.asarray"):
         to_batch(picture)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int8", "bool"])
+def test_a_dtype_that_no_picture_has_is_told_with_the_way_out(dtype: str) -> None:
+    with pytest.raises(PixelError, match=r"uint8, uint16.*picture\.astype\(np\.uint8\)"):
+        to_batch(np.zeros((4, 4), dtype))
+    with pytest.raises(PixelError, match=r"uint8, uint16.*picture\.to\(torch\.uint8\)"):
+        to_batch(torch.zeros((1, 4, 4), dtype=getattr(torch, dtype)))

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .chroma import lower_median
 from .errors import SettingError
+from .robust import alive, lower_median
 from .tiling import tiled
 
 Windows = tuple[tuple[int, int], ...]
@@ -67,7 +67,9 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
     colours = image.shape[1] == 3
     clean, before = (_opponent(x) if colours else x * math.sqrt(3) for x in (image, noisy))
     rest = (before - clean)[:, :1] if colours else before - clean
-    removed = _deviation(rest)  # (B, C or 1, 1, 1)
+    every = (1 + image.shape[2] // FEW, 1 + image.shape[3] // FEW)
+    counted = alive(noisy, every=every)
+    removed = _deviation(rest, counted, every)  # (B, C or 1, 1, 1)
     fall = (removed / QUIET).clamp_max(1) ** 3
     least = threshold * fall * (removed / LOUD).clamp_min(1)
     share = (threshold / (AMPLE * removed).clamp_min(TINY)).clamp_max(SHARE)
@@ -79,15 +81,22 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
     chroma = clean[:, 1:]
     small = _without_small(_half(mixed[:, 1:]), least.expand(-1, 2, -1, -1), CHROMA)
     change = _twice(small, image.shape[2:]) - chroma
-    most = LIMIT * _deviation(change) * fall
+    most = LIMIT * _deviation(change, counted, every) * fall
     change = change.clamp(-most, most)
     return _opponent(torch.cat([luma, chroma + change], dim=1), back=True).contiguous()
 
 
-def _deviation(x: Tensor) -> Tensor:
-    """Return the standard deviation (B, C, 1, 1) that the median distance from the mean tells."""
-    flat = x[..., :: 1 + x.shape[-2] // FEW, :: 1 + x.shape[-1] // FEW].flatten(2)
-    return 1.4826 * lower_median((flat - flat.mean(2, keepdim=True)).abs())[..., None, None]
+def _deviation(x: Tensor, counted: Tensor, every: tuple[int, int]) -> Tensor:
+    """Return the standard deviation (B, C, 1, 1) that the median distance from the mean tells.
+
+    Args:
+        x: (B, C, H, W).
+        counted: bool (B, 1, h, w): which count, of each so-many-th row and column.
+        every: how many that is.
+    """
+    thin, which = x[..., :: every[0], :: every[1]].flatten(2), counted.flatten(2)
+    middle = (thin * which).sum(2, keepdim=True) / which.sum(2, keepdim=True)
+    return 1.4826 * lower_median((thin - middle).abs(), which)[..., None, None]
 
 
 def _half(image: Tensor) -> Tensor:

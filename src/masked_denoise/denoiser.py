@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .backbones import backbone_info, create_backbone
 from .backbones.spandrel_model import Backbone, unwrap
 from .calls import Learnt, predict
+from .checks import number, range_of_values, whole
 from .errors import SettingError, SizeError
 from .inference import TILE, denoise_batch
 from .losses import LossKind, target_loss, total_loss
@@ -27,7 +28,7 @@ from .refine import Refinement
 from .scheme import Key, MaskScheme, NothingHidden, Purpose, hash_key
 from .transfer import to_device
 from .uncertainty import check_draws, deviation_of
-from .values import ValueRange, check_finite, check_range, from_batch, to_batch
+from .values import ValueRange, check_finite, from_batch, to_batch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,6 +40,7 @@ _DECIDED = (
     "dct_threshold", "turns", "residual",
 )  # fmt: skip
 """What a preset decides; see `AsymmetricMaskDenoiser.decide`."""
+_THRESHOLD, _SHARE = "a number from 0 to 1", 'a share in [0, 1) or "measured"'
 
 
 class AsymmetricMaskDenoiser(nn.Module):
@@ -140,7 +142,7 @@ class AsymmetricMaskDenoiser(nn.Module):
             raise SettingError("backbone_args need a backbone given by name, not a network")
         else:
             self.backbone = unwrap(backbone, channels)
-        self.channels = channels
+        self.channels = whole("channels", channels)
         self.value_range = value_range
         self.noise_level = noise_level
         self.preset = preset
@@ -155,6 +157,15 @@ class AsymmetricMaskDenoiser(nn.Module):
         if self.traits.channels_last:
             self.backbone.to(memory_format=torch.channels_last)
         self._taken = {name: getattr(self, name) for name in _DECIDED}
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """(low, high) of float images; None where they are on the 0..1 scale."""
+        return self._value_range
+
+    @value_range.setter
+    def value_range(self, limits: Sequence[float] | None) -> None:
+        self._value_range = None if limits is None else range_of_values(limits)
 
     @property
     def noise_level(self) -> tuple[NoiseLevel, ...] | None:
@@ -186,30 +197,41 @@ class AsymmetricMaskDenoiser(nn.Module):
         Raises:
             UnknownNameError, SettingError: there is no such preset, or a value is out of range.
         """
-        now = {name: getattr(self, name) for name in _DECIDED}
-        own = {name: value for name, value in now.items() if value != self._taken[name]}
-        residual = self._take(preset, settings)
-        for name, value in own.items():
-            setattr(self, name, value)
-        self._check_settings()
-        if "residual" not in own:
-            self.residual = self._choose_residual(residual)
+        before = {name: getattr(self, name) for name in _DECIDED}
+        own = {name: value for name, value in before.items() if value != self._taken[name]}
+        try:
+            residual = self._choose_residual(self._take(preset, settings))
+            taken = {**{name: getattr(self, name) for name in _DECIDED}, "residual": residual}
+            self._put({**taken, **own})
+            self._check_settings()
+        except Exception:
+            self._put(before)
+            raise
+        self._taken = {**taken, **{name: self._taken[name] for name in own}}
         self.preset, self.undecided = preset, False
+
+    def _put(self, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
 
     def _take(self, preset: str, settings: dict[str, Any]) -> bool | str:
         """Set what a preset, these settings and those given say; return the wish for `residual`."""
         recipe = {**named_preset(preset)["denoiser"], **settings, **self.given}
         self.scheme: MaskScheme = recipe["scheme"]
         strides = recipe["train_stride"]
-        self.train_strides = (strides,) if isinstance(strides, int) else tuple(strides)
-        self.stride: int = recipe["stride"]
-        self.passes: int = recipe["passes"]
+        strides = strides if isinstance(strides, Iterable) else (strides,)
+        self.train_strides = tuple(whole("train_stride", stride) for stride in strides)
+        self.stride = whole("stride", recipe["stride"])
+        self.passes = whole("passes", recipe["passes"])
         refine = recipe["refine"]
         self.refinement: Refinement | None = Refinement() if refine is True else refine or None
-        self.observation: float | str = recipe["observation"]
-        self.chroma_radius: int = recipe["chroma_radius"]
-        self.dct_threshold: float = recipe["dct_threshold"]
-        self.turns: bool = recipe["turns"]
+        share = recipe["observation"]
+        self.observation: float | str = (
+            share if share == "measured" else number("observation", share)
+        )
+        self.chroma_radius = whole("chroma_radius", recipe["chroma_radius"])
+        self.dct_threshold = number("dct_threshold", recipe["dct_threshold"], _THRESHOLD)
+        self.turns = bool(recipe["turns"])
         self._check_settings()
         residual: bool | str = recipe["residual"]
         return residual
@@ -703,10 +725,10 @@ class AsymmetricMaskDenoiser(nn.Module):
         picture, float32: for each pixel and channel the standard deviation of one draw, estimated
         from the spread of the P passes (sum of squares over P - 1). A pass shows each pixel as the
         branch predicts it that did not see it, mixed with the observation and `strength` as in the
-        picture. R3 and chroma smoothing come after the passes and do not count. Of the mean of
-        independent draws the random part of the error would be std / sqrt(P). What all draws have
-        wrong alike, such as noise that is correlated over pixels, is not in it: see the
-        calibration in the guide before reading it as an error.
+        picture. R3, chroma smoothing and the cosine threshold come after the passes and do not
+        count. Of the mean of independent draws the random part of the error would be std / sqrt(P).
+        What all draws have wrong alike, such as noise that is correlated over pixels, is not in it:
+        see the calibration in the guide before reading it as an error.
 
         Args:
             image: tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C); integers of any
@@ -731,7 +753,7 @@ class AsymmetricMaskDenoiser(nn.Module):
             SettingError: an argument is out of range, or `return_std` is asked of passes that
                 cannot differ.
         """
-        passes = self.passes if passes is None else passes
+        passes = self.passes if passes is None else whole("passes", passes)
         if passes < 1:
             raise SettingError(f"passes is {passes}; 1 or more is needed")
         if return_std:
@@ -803,8 +825,6 @@ class AsymmetricMaskDenoiser(nn.Module):
             raise SettingError(
                 f"refine is {self.refinement!r}; True, False or a Refinement is needed"
             )
-        if self.value_range is not None:
-            check_range(self.value_range)
         for stride in (*self.train_strides, self.stride):
             PixelDownsample(stride)
         if not self.train_strides:
@@ -812,18 +832,14 @@ class AsymmetricMaskDenoiser(nn.Module):
         if not isinstance(self.passes, int) or self.passes < 1:
             raise SettingError(f"passes is {self.passes!r}; 1 or more is needed")
         if not isinstance(self.dct_threshold, int | float) or not 0 <= self.dct_threshold <= 1:
-            raise SettingError(
-                f"dct_threshold is {self.dct_threshold!r}; a number from 0 to 1 is needed"
-            )
+            raise SettingError(f"dct_threshold is {self.dct_threshold!r}; {_THRESHOLD} is needed")
         if not isinstance(self.chroma_radius, int) or self.chroma_radius < 0:
             raise SettingError(
                 f"chroma_radius is {self.chroma_radius!r}; 0 pixels or more is needed"
             )
         share = 0.0 if self.observation == "measured" else self.observation
         if not isinstance(share, int | float) or not 0 <= share < 1:
-            raise SettingError(
-                f'observation is {self.observation!r}; a share in [0, 1) or "measured" is needed'
-            )
+            raise SettingError(f"observation is {self.observation!r}; {_SHARE} is needed")
 
     def _check_channels(self, batch: Tensor, came: tuple[int, ...]) -> None:
         if batch.shape[1] != self.channels:

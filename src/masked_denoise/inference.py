@@ -42,7 +42,7 @@ def denoise_batch(
     compile: bool = False,
     spread: bool = False,
 ) -> Tensor:
-    """Return the denoised batch: branches of all passes, refinement, chroma, own pixel.
+    """Return the denoised batch: branches of all passes, refinement, chroma, own pixel, cosines.
 
     Args:
         denoiser: in evaluation mode.
@@ -61,26 +61,42 @@ def denoise_batch(
         (row, col), (height, width) = origin, piece.shape[2:]
         gone = None if bad is None else bad[:, :, row : row + height, col : col + width]
         apart = Spread(piece) if spread else None
-        made = _denoise_piece(calls, piece, gone, origin, passes, seed, apart)
-        return made if apart is None else torch.cat([made, apart.deviation()], dim=1)
+        mean = _denoise_piece(calls, piece, gone, origin, passes, seed, apart)
+        return mean if apart is None else torch.cat([mean, apart.deviation()], dim=1)
 
+    if not len(image):
+        return image.repeat(1, 1 + spread, 1, 1)
     step = denoiser.stride * denoiser.traits.size_multiple
     reach = int(getattr(denoiser.backbone, "reach", HALO))  # a network may say how far it sees
     halo = reach * (denoiser.stride + (denoiser.refinement is not None))
-    clean = tiled(run, image, tile=tile, halo=halo, step=step)
-    clean, std = clean.chunk(2, dim=1) if spread else (clean, None)
-    if denoiser.chroma_radius and image.shape[1] == 3:
-        clean = smooth_chroma(clean, radius=denoiser.chroma_radius)
-    known = image if bad is None else torch.where(bad, clean, image)
-    clean = _with_own_pixel(denoiser, known, clean)
-    if denoiser.dct_threshold:
-        clean = threshold_cosines(clean, known, threshold=denoiser.dct_threshold)
-    mixed = clean if strength == 1 else torch.lerp(image, clean, strength)
-    result = mixed if bad is None else torch.where(bad, clean, mixed)
+    made = tiled(run, image, tile=tile, halo=halo, step=step)
+    clean, std = made.chunk(2, dim=1) if spread else (made, None)
+    with torch.autocast(image.device.type, enabled=False):
+        result = _finished(denoiser, image, clean, bad, strength)
     if std is None:
         return result
     part = strength * std if bad is None else torch.where(bad, std, strength * std)
     return torch.cat([result, part], dim=1)
+
+
+def _finished(
+    denoiser: AsymmetricMaskDenoiser,
+    image: Tensor,
+    clean: Tensor,
+    bad: Tensor | None,
+    strength: float,
+) -> Tensor:
+    """Return what the network made, after all steps that follow it; computed in full precision."""
+    exact = torch.promote_types(image.dtype, torch.float32)
+    noisy, clean = image.to(exact), clean.to(exact)
+    if denoiser.chroma_radius and image.shape[1] == 3:
+        clean = smooth_chroma(clean, radius=denoiser.chroma_radius, noisy=noisy)
+    known = noisy if bad is None else torch.where(bad, clean, noisy)
+    clean = _with_own_pixel(denoiser, known, clean)
+    if denoiser.dct_threshold:
+        clean = threshold_cosines(clean, known, threshold=denoiser.dct_threshold)
+    mixed = clean if strength == 1 else torch.lerp(noisy, clean, strength)
+    return (mixed if bad is None else torch.where(bad, clean, mixed)).to(image.dtype)
 
 
 def _with_own_pixel(denoiser: AsymmetricMaskDenoiser, image: Tensor, clean: Tensor) -> Tensor:

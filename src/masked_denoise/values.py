@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import PixelError, SettingError, SizeError
+from .checks import range_of_values
+from .errors import PixelError, SizeError
 from .transfer import to_host
 
 Picture = TypeVar("Picture", Tensor, NDArray[np.generic])
@@ -23,6 +24,9 @@ _INTEGER_TOP = {
     "uint32": 2**32 - 1,
     "int32": 2**31 - 1,
 }
+
+
+_DOUBLE = ("uint32", "int32", "float64")  # do not fit into float32
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ def to_batch(
         if array.ndim not in (2, 3):
             raise SizeError(f"array has shape {array.shape}; (H, W) or (H, W, C) is needed")
         if name not in _INTEGER_TOP and array.dtype.kind != "f":
-            raise PixelError(f"array is of {array.dtype}; an integer or float picture is needed")
-        wide = array.astype(np.float64 if name in ("uint32", "int32", "float64") else np.float32)
+            raise PixelError(_other_dtype(f"array is of {array.dtype}", "picture.astype(np.uint8)"))
+        wide = array.astype(np.float64 if name in _DOUBLE else np.float32)
         batch = torch.from_numpy(np.ascontiguousarray(wide))
         batch = batch[None, None] if array.ndim == 2 else batch.permute(2, 0, 1)[None]
         layout, device = ("hw", "hwc")[array.ndim - 2], torch.device("cpu")
@@ -84,9 +88,11 @@ def to_batch(
                 f"tensor has shape {tuple(picture.shape)}; (C, H, W) or (B, C, H, W) is needed"
             )
         if name not in _INTEGER_TOP and not picture.is_floating_point():
-            raise PixelError(f"tensor is of {picture.dtype}; an integer or float picture is needed")
+            raise PixelError(
+                _other_dtype(f"tensor is of {picture.dtype}", "picture.to(torch.uint8)")
+            )
         batch = picture.detach()
-        batch = batch.double() if name in ("uint32", "int32", "float64") else batch.float()
+        batch = _without_mps(batch).double() if name in _DOUBLE else batch.float()
         batch = batch[None] if picture.ndim == 3 else batch
         layout, device = ("chw", "bchw")[picture.ndim - 3], picture.device
     if 0 in batch.shape[1:]:
@@ -104,8 +110,8 @@ def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
     Integers are rounded and clipped to their dtype; floats are not clipped.
     """
     batch = batch.detach()
-    if form.dtype in ("uint32", "int32", "float64"):
-        batch = batch.double()
+    if form.dtype in _DOUBLE:
+        batch = _without_mps(batch).double()
     if (form.low, form.scale) != (0.0, 1.0):
         batch = (batch * form.scale).add_(form.low)
     if form.dtype in _INTEGER_TOP:
@@ -116,8 +122,16 @@ def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
         array = to_host(rows.contiguous()).numpy()
         stored = np.dtype(form.byte_order + np.dtype(form.dtype).str[1:])
         return array.astype(stored)
-    batch = batch.to(form.device).to(getattr(torch, form.dtype))
+    batch = batch.to(getattr(torch, form.dtype)).to(form.device)
     return batch[0] if form.layout == "chw" else batch
+
+
+def _other_dtype(came: str, way: str) -> str:
+    accepted = ", ".join(_INTEGER_TOP)
+    return (
+        f"{came}; floats or {accepted} are needed. The scale of integers is that of their dtype: "
+        f"values up to 255 go into 8 bits with {way}, larger ones into 16"
+    )
 
 
 def check_finite(batch: Tensor, what: str = "image") -> None:
@@ -135,21 +149,19 @@ def check_finite(batch: Tensor, what: str = "image") -> None:
     )
 
 
-def check_range(value_range: ValueRange) -> None:
-    """Raise SettingError where the range of float values is not (low, high) with high > low."""
-    if len(value_range) != 2 or not value_range[1] > value_range[0]:
-        raise SettingError(f"value_range is {value_range}; (low, high) with high > low is needed")
-
-
 def _scale_of(dtype: str, value_range: ValueRange | None) -> tuple[float, float]:
     """Return (low, scale): stored = low + scale · value."""
     if dtype in _INTEGER_TOP:
         return 0.0, float(_INTEGER_TOP[dtype])
     if value_range is None:
         return 0.0, 1.0
-    check_range(value_range)
-    low, high = value_range
-    return float(low), float(high) - float(low)
+    low, high = range_of_values(value_range)
+    return low, high - low
+
+
+def _without_mps(batch: Tensor) -> Tensor:
+    """Return a tensor on a device that has float64: Apple's GPUs have not."""
+    return batch.cpu() if batch.device.type == "mps" else batch
 
 
 def _bottom(dtype: str) -> float:

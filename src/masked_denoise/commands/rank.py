@@ -46,7 +46,7 @@ def rank(
     from ..errors import DataError, SettingError
     from ..images import find_images
     from ..jobs.batch import is_for_shipped
-    from ..pretrained.shipped import DEFAULT_MODEL, as_grey
+    from ..pretrained.shipped import DEFAULT_MODEL, SHIPPED, as_grey
     from ..training.ranking import rank_models
 
     terminal = Terminal(quiet)
@@ -61,8 +61,8 @@ def rank(
             "`masked-denoise compare`"
         )
     loaded = {name: load_model(name, where) for name in models}
-    if pictures[0].channels == 1 and DEFAULT_MODEL in loaded:
-        loaded[DEFAULT_MODEL] = as_grey(loaded[DEFAULT_MODEL])
+    if pictures[0].channels == 1:
+        loaded = {n: as_grey(m) if n in SHIPPED else m for n, m in loaded.items()}
     for name, model in loaded.items():
         if model.channels != pictures[0].channels:
             raise SettingError(

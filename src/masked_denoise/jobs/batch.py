@@ -123,6 +123,8 @@ def fit_models(
         budget = {"steps": steps} if steps is not None else {"minutes": minutes or 2.0}
         denoiser.fit(usable, seed=seed, progress=progress, device=device, **budget)
         models[channels] = denoiser
+        if denoiser.fit_record["stopped"] == "interrupted":
+            break
     return models
 
 
@@ -227,7 +229,7 @@ def adapt_models(
 
     Args:
         models: students by number of channels.
-        pictures: from `survey`; those with NaN are left out.
+        pictures: from `survey`; those one pixel wide, or with NaN, are left out.
         minutes: budget of training of each.
         seed: of the run.
         device: where to train; None for the best there is.
@@ -238,9 +240,12 @@ def adapt_models(
         Whatever `AsymmetricMaskDenoiser.adapt` raises.
     """
     for channels, group in by_channels(pictures).items():
-        usable = [one.path for one in group if one.finite]
+        usable = [one.path for one in group if one.finite and min(one.height, one.width) >= 2]
         if not usable:
-            raise DataError(f"all {len(group)} pictures have NaN pixels; leave out --adapt")
+            raise DataError(
+                f"none of the {len(group)} pictures of {channels} channels can be learnt from: "
+                "sides of 2 pixels or more, free of NaN, are needed; leave out --adapt"
+            )
         models[channels].adapt(usable, minutes=minutes, seed=seed, device=device, progress=progress)
         if models[channels].fit_record["stopped"] == "interrupted":
             return

@@ -92,8 +92,10 @@ def make_plan(
     folders = [task.target for task in there if task.target.is_dir()]
     if folders:
         raise ImageWriteError(f"{folders[0]} is a folder, where a file must go; move it away")
-    skipped = there if existing == "skip" else []
-    return Plan(tuple(task for task in tasks if task not in skipped), tuple(skipped))
+    skipped = set(there) if existing == "skip" else set()
+    return Plan(
+        tuple(task for task in tasks if task not in skipped), tuple(there) if skipped else ()
+    )
 
 
 def check_writable(folder: str | Path) -> None:

@@ -95,6 +95,8 @@ def as_grey(model: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
     >>> as_grey(colour).denoise(torch.rand(1, 33, 40)).shape
     torch.Size([1, 33, 40])
     """
+    import torch
+
     from ..denoiser import AsymmetricMaskDenoiser
 
     if model.backbone_name != "fast-student" or model.channels != 3:
@@ -106,13 +108,15 @@ def as_grey(model: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
     weights["stem.weight"] = _by_colour(weights["stem.weight"], 1).sum(1)
     for name in ("head.weight", "head.bias"):
         weights[name] = _by_colour(weights[name], 0).mean(0)
-    grey = AsymmetricMaskDenoiser(
-        "fast-student", preset="student", channels=1, backbone_args=model.backbone_args,
-        value_range=model.value_range, dct_threshold=model.dct_threshold,
-    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        grey = AsymmetricMaskDenoiser(
+            "fast-student", preset="student", channels=1, backbone_args=model.backbone_args,
+            value_range=model.value_range, dct_threshold=model.dct_threshold, turns=model.turns,
+            passes=model.passes, observation=model.observation,
+        )  # fmt: skip
     grey.backbone.load_state_dict(weights)
     grey.fit_record, grey.card = dict(model.fit_record), dict(model.card)
-    return grey.to(next(model.backbone.parameters()).device)
+    return grey.to(next(model.backbone.parameters()).device).train(model.training)
 
 
 def _by_colour(weight: Tensor, dim: int) -> Tensor:

@@ -8,13 +8,14 @@ their mean is better than either.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..checkpoint import save_model
-from ..errors import SettingError
+from ..errors import DataError, SettingError
 from .distill import distill, share_of_budget
 from .ranking import MEGAPIXELS, rank_models
 from .settings import BUDGETS
@@ -40,6 +41,11 @@ def adapt(
     from ..denoiser import AsymmetricMaskDenoiser
 
     check_student(student)
+    if isinstance(noisy, Iterator):
+        raise DataError(
+            f"a {type(noisy).__name__} came, which can be read once; adapt reads the pictures "
+            "three times: give a list, an array, paths or a DataLoader"
+        )
     for name, value in GENTLE.items():
         if settings.get(name) is None:
             settings[name] = value

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, SettingError
+from ..scheme import Key, Purpose, hash_key
 from .batches import Batches, pictures_of
 from .crops import CropBatches
 from .loop import train
@@ -56,7 +57,7 @@ def distill(
     if not 0 < trust <= 1:
         raise SettingError(f"trust is {trust}; a share above 0, at most 1, is needed")
     made = _make_student(teacher, student, student_args, told.seed)
-    pictures = _pictures(noisy, teacher.channels, megapixels)
+    pictures = _pictures(noisy, teacher.channels, megapixels, told.seed)
     began = time.perf_counter()
 
     def ask_teacher(picture: Array) -> Array:
@@ -132,8 +133,11 @@ def _make_student(
 # -- noisy images ---------------------------------------------------------------------------------
 
 
-def _pictures(noisy: Any, channels: int, megapixels: float) -> Pictures:
-    """Return the pictures in whatever `fit` takes; of loaders as many batches as are needed."""
+def _pictures(noisy: Any, channels: int, megapixels: float, seed: int) -> Pictures:
+    """Return the pictures in whatever `fit` takes; of loaders as many batches as are needed.
+
+    The seed decides in which order a loader shuffles them.
+    """
     pictures = pictures_of(noisy, channels)
     if pictures is not None:
         return pictures
@@ -144,13 +148,15 @@ def _pictures(noisy: Any, channels: int, megapixels: float) -> Pictures:
         )
     arrays: list[Tensor | Array] = []
     left = 1e6 * megapixels
-    for number, item in enumerate(noisy):
-        image = image_of(item)
-        found = split(image, channels, f"batch {number}")
-        arrays += [np.ascontiguousarray(np.moveaxis(array, 0, 2)) for array in found]
-        left -= sum(array[0].size for array in found)
-        if left <= 0:
-            break
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(hash_key(Key(seed, Purpose.EPOCH)))
+        for number, item in enumerate(noisy):
+            image = image_of(item)
+            found = split(image, channels, f"batch {number}")
+            arrays += [np.ascontiguousarray(np.moveaxis(array, 0, 2)) for array in found]
+            left -= sum(array[0].size for array in found)
+            if left <= 0:
+                break
     return pictures_in_memory(arrays, channels)
 
 
@@ -166,7 +172,7 @@ def windows_of(noisy: object, channels: int, megapixels: float, seed: int) -> li
     Raises:
         DataError, SizeError, PixelError, ImageReadError: the images cannot be used.
     """
-    return list(windows(_pictures(noisy, channels, megapixels), megapixels, seed))
+    return list(windows(_pictures(noisy, channels, megapixels, seed), megapixels, seed))
 
 
 def _bar(

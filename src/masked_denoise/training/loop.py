@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -101,39 +102,65 @@ def train(
     """
     with held_memory(), borrowed_accelerator(settings, options) as accelerator:
         accelerator.wait_for_everyone()  # an earlier run may still be writing
-        state = state_to_resume(options)
-        undecided = given is not None and denoiser.undecided
-        if state is not None:
-            as_before = copy.copy(denoiser)  # a run that is refused leaves the denoiser undecided
-            if undecided:
-                decide_as(as_before, state["recipe"])
-                settings = settings_of(as_before, given or {})
-            if settings.optimizer == "auto":
-                before = state["settings"].get("optimizer", "adamw")
-                settings = replace(settings, optimizer=before)
-            check_same_run(state, as_before, settings, accelerator.num_processes)
-            if undecided:
-                decide_as(denoiser, state["recipe"])
-            saved = state["recipe"]["value_range"]
-            denoiser.value_range = None if saved is None else (saved[0], saved[1])
-        batches = make_batches((accelerator.process_index, accelerator.num_processes))
-        advice = decide(denoiser, batches, accelerator) if undecided and state is None else None
-        if advice is not None:
-            settings = settings_of(denoiser, given or {})
-        if settings.optimizer == "auto":
-            settings = replace(settings, optimizer=optimizer_for(denoiser, settings))
-        trainer = kind(denoiser, batches, settings, options, accelerator)
+        with _as_before_if_refused(denoiser):
+            trainer = _prepared(kind, denoiser, make_batches, settings, options, given, accelerator)
         try:
-            if advice is not None:
-                trainer.tell(advice)
-            if state is not None:
-                trainer.load(state)
-            denoiser.card = after_training(denoiser)
             trainer.run()
             if trainer.stopped != "interrupted":
                 accelerator.wait_for_everyone()  # until the model is written
         finally:
             trainer.close()
+
+
+def _prepared(
+    kind: type[Trainer],
+    denoiser: AsymmetricMaskDenoiser,
+    make_batches: Callable[[tuple[int, int]], Batches],
+    settings: FitSettings,
+    options: FitOptions,
+    given: Mapping[str, Any] | None,
+    accelerator: Accelerator,
+) -> Trainer:
+    """Return a trainer that is ready to run; see `train`."""
+    state = state_to_resume(options)
+    undecided = given is not None and denoiser.undecided
+    if state is not None:
+        if undecided:
+            decide_as(denoiser, state["recipe"])
+            settings = settings_of(denoiser, given or {})
+        if settings.optimizer == "auto":
+            before = state["settings"].get("optimizer", "adamw")
+            settings = replace(settings, optimizer=before)
+        check_same_run(state, denoiser, settings, accelerator.num_processes)
+        denoiser.value_range = state["recipe"]["value_range"]
+    batches = make_batches((accelerator.process_index, accelerator.num_processes))
+    advice = decide(denoiser, batches, accelerator) if undecided and state is None else None
+    if advice is not None:
+        settings = settings_of(denoiser, given or {})
+    if settings.optimizer == "auto":
+        settings = replace(settings, optimizer=optimizer_for(denoiser, settings))
+    trainer = kind(denoiser, batches, settings, options, accelerator)
+    if advice is not None:
+        trainer.tell(advice)
+    if state is not None:
+        trainer.load(state)
+    denoiser.card = after_training(denoiser)
+    return trainer
+
+
+@contextmanager
+def _as_before_if_refused(denoiser: AsymmetricMaskDenoiser) -> Iterator[None]:
+    """Give a denoiser its settings and modes back where what is done meanwhile raises."""
+    before = dict(denoiser.__dict__)
+    modes = [(module, module.training) for module in denoiser.modules()]
+    try:
+        yield
+    except BaseException:
+        denoiser.__dict__.clear()
+        denoiser.__dict__.update(before)
+        for module, training in modes:
+            module.training = training
+        raise
 
 
 class Trainer:

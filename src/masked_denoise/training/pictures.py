@@ -265,7 +265,7 @@ def range_of(values: Array) -> ValueRange | None:
 
 def check_picture(array: Array, what: str) -> None:
     """Raise PixelError where a float picture has NaN or infinite pixels."""
-    if array.dtype.kind != "f" or np.isfinite(array.min() + array.max()):
+    if array.dtype.kind != "f" or np.isfinite([array.min(), array.max()]).all():
         return
     bad = ~np.isfinite(array)
     channel, row, col = (int(place[0]) for place in np.nonzero(bad))

@@ -97,7 +97,7 @@ def check_student(student: AsymmetricMaskDenoiser) -> None:
 def meet(student: AsymmetricMaskDenoiser, old: Mapping[str, Tensor]) -> None:
     """Take the student's weights part of the way back to old ones: better than either end."""
     mean = {
-        name: old[name].lerp(value, LATER) if value.is_floating_point() else value
+        name: old[name].to(value.device).lerp(value, LATER) if value.is_floating_point() else value
         for name, value in student.backbone.state_dict().items()
     }
     student.backbone.load_state_dict(mean)

@@ -1,0 +1,68 @@
+"""Numbers that users give, of whatever kind: checked, and made plain."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from typing import Any, SupportsFloat, SupportsIndex
+
+from .errors import SettingError
+
+Range = tuple[float, float]
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    """Return a whole number as an int.
+
+    Raises:
+        SettingError: it is none.
+
+    >>> whole("passes", 4)
+    4
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise SettingError(f"{name} is {value!r}; a whole number is needed") from None
+
+
+def number(name: str, value: SupportsFloat, needed: str = "a number") -> float:
+    """Return a finite number as a float.
+
+    Args:
+        name: of the number, for the message.
+        value: that was given.
+        needed: what is told to be needed.
+
+    Raises:
+        SettingError: it is none.
+    """
+    try:
+        if isinstance(value, str | bytes) or not math.isfinite(value):
+            raise ValueError
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # the last: a tensor of several
+        raise SettingError(f"{name} is {value!r}; {needed} is needed") from None
+
+
+def range_of_values(value: Any) -> Range:
+    """Return the range (low, high) of float values as two floats.
+
+    Raises:
+        SettingError: it is no such pair with high > low.
+
+    >>> range_of_values([0, 4095])
+    (0.0, 4095.0)
+    """
+    try:
+        low, high = (number("value_range", one) for one in _items(value))
+        if high > low:
+            return low, high
+    except (SettingError, ValueError):
+        pass
+    raise SettingError(f"value_range is {value!r}; (low, high) with high > low is needed")
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, Iterable) and not isinstance(value, str | bytes) else ()

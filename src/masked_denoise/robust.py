@@ -1,0 +1,59 @@
+"""Medians that stand for the noise of an image, whatever share of it carries none.
+
+A black frame, a burnt-out sky or the empty border of a slide have no noise: where they fill half of
+the image, a median over all pixels is zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+ENOUGH = 0.02  # share of the pixels that must be alive, for the others to be left out
+
+
+def alive(noisy: Tensor, *, every: tuple[int, int] = (1, 1)) -> Tensor:
+    """Return which pixels may carry noise: bool (B, 1, h, w), of some at least True.
+
+    Those that equal their four neighbours do not; where hardly any other is left, all do.
+
+    Args:
+        noisy: (B, C, H, W), as it came.
+        every: take each so-many-th row and column only, from the first on.
+    """
+    here = noisy[:, :, :: every[0], :: every[1]]
+    found = torch.zeros_like(here, dtype=torch.bool)
+    for dim in (2, 3):
+        thin = noisy[..., :: every[1]] if dim == 2 else noisy[:, :, :: every[0]]
+        last = noisy.shape[dim] - 1
+        place = torch.arange(0, last + 1, every[dim - 2], device=noisy.device)
+        for beside in (place - 1, place + 1):
+            found |= here != thin.index_select(dim, beside.clamp(0, last))
+    found = found.any(1, keepdim=True)
+    return found | (found.float().mean((2, 3), keepdim=True) < ENOUGH)
+
+
+def lower_median(x: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Return the lower median along the last dimension; numpy's is ten times as fast on a CPU.
+
+    Args:
+        x: (..., N) float.
+        counted: bool, of a shape that expands to that of `x`; which count, at least one. Default:
+            all.
+    """
+    if x.device.type != "cpu" or x.requires_grad or x.dtype == torch.bfloat16:
+        return (x if counted is None else x.masked_fill(~counted, torch.nan)).nanmedian(-1).values
+    if counted is None:
+        return torch.from_numpy(_lower_median(x.numpy()))
+    rows, which = (one.flatten(0, -2).numpy() for one in (x, counted.expand_as(x)))
+    medians = [_lower_median(row[kept]) for row, kept in zip(rows, which, strict=True)]
+    return torch.from_numpy(np.array(medians, rows.dtype)).view(x.shape[:-1])
+
+
+def _lower_median(values: NDArray[Any]) -> NDArray[Any]:
+    middle = (values.shape[-1] - 1) // 2
+    return np.asarray(np.partition(values, middle, axis=-1)[..., middle])
