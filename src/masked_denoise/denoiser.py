@@ -227,7 +227,7 @@ class AsymmetricMaskDenoiser(nn.Module):
         self.refinement: Refinement | None = Refinement() if refine is True else refine or None
         share = recipe["observation"]
         self.observation: float | str = (
-            share if share == "measured" else number("observation", share)
+            share if share == "measured" else number("observation", share, _SHARE)
         )
         self.chroma_radius = whole("chroma_radius", recipe["chroma_radius"])
         self.dct_threshold = number("dct_threshold", recipe["dct_threshold"], _THRESHOLD)
