@@ -9,14 +9,13 @@ few are left count more.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import SettingError
-from .robust import alive, lower_median
+from .robust import alive, lower_median, lower_quantile
 from .tiling import tiled
 
 Windows = tuple[tuple[int, int], ...]
@@ -32,6 +31,9 @@ QUIET = 0.012  # standard deviation of the luma that was removed, below which th
 LOUD = 0.04  # the same, above which the threshold rises in proportion
 SHARE = 0.4  # of the noisy image that is put back before, at most
 AMPLE = 8.0  # full threshold over the standard deviation of the noise put back, at least
+BLOCK, AROUND = 4, 3  # what is removed is measured in squares of 12 pixels, one every 4
+CALM = 0.25  # share of the squares from which less is removed than what is taken for noise
+BEYOND = 2.0  # most that is removed from a square, over that
 LIMIT = 4.0  # most that a colour difference may change, in robust deviations of the change
 
 
@@ -39,7 +41,9 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
     """Return a denoised image without the small coefficients of its cosine transforms.
 
     A share of the noisy image is put back first: texture comes with it that was taken for noise,
-    and noise that is faint against the threshold. The transforms are orthonormal, and so are the
+    and noise that is faint against the threshold. Where more was removed than noise, more is put
+    back, before and after: noise is everywhere, so the calmer places tell how much it is. The
+    transforms are orthonormal, and so are the
     colour channels that they are taken of: white noise of standard deviation s has coefficients of
     standard deviation s. Means of windows stay. Colour differences are transformed at half the
     resolution, and change no more than `LIMIT` allows. A channel of an image that has not three is
@@ -66,6 +70,7 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
         return image
     colours = image.shape[1] == 3
     clean, before = (_opponent(x) if colours else x * math.sqrt(3) for x in (image, noisy))
+    clean = _near(clean, before, noisy)
     rest = (before - clean)[:, :1] if colours else before - clean
     every = (1 + image.shape[2] // FEW, 1 + image.shape[3] // FEW)
     counted = alive(noisy, every=every)
@@ -77,13 +82,35 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
     luma = mixed[:, :1] if colours else mixed
     luma = _without_small(luma, least, LUMA)
     if not colours:
-        return luma / math.sqrt(3)
+        return _near(luma, before, noisy) / math.sqrt(3)
     chroma = clean[:, 1:]
     small = _without_small(_half(mixed[:, 1:]), least.expand(-1, 2, -1, -1), CHROMA)
-    change = _twice(small, image.shape[2:]) - chroma
+    change = _enlarged(small, 2, image) - chroma
     most = LIMIT * _deviation(change, counted, every) * fall
-    change = change.clamp(-most, most)
-    return _opponent(torch.cat([luma, chroma + change], dim=1), back=True).contiguous()
+    chroma = chroma + change.clamp(-most, most)
+    result = _near(torch.cat([luma, chroma], dim=1), before, noisy)
+    return _opponent(result, back=True).contiguous()
+
+
+def _near(clean: Tensor, before: Tensor, noisy: Tensor) -> Tensor:
+    """Return the denoised image, nearer to the noisy one where more was removed than noise.
+
+    Args:
+        clean, before: (B, C, H, W), denoised and noisy; of three channels luma is the first, and
+            decides for all.
+        noisy: as it came: where it is constant there is no noise to be measured.
+    """
+    rest = before - clean
+    luma = rest[:, :1] if rest.shape[1] == 3 else rest
+    power = F.avg_pool2d(luma.square(), BLOCK, ceil_mode=True, count_include_pad=False)
+    power = F.avg_pool2d(power, AROUND, 1, AROUND // 2, count_include_pad=False)
+    removed = power.sqrt()
+    rows, columns = (1 + side // FEW for side in removed.shape[2:])
+    counted = alive(noisy, every=(BLOCK * rows, BLOCK * columns))
+    some = removed[..., ::rows, ::columns].flatten(2)
+    usual = lower_quantile(some, CALM, counted.flatten(2))[..., None, None]
+    share = (BEYOND * usual / removed.clamp_min(TINY)).clamp_max(1)
+    return before - _enlarged(share, BLOCK, clean) * rest
 
 
 def _deviation(x: Tensor, counted: Tensor, every: tuple[int, int]) -> Tensor:
@@ -104,10 +131,10 @@ def _half(image: Tensor) -> Tensor:
     return F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)
 
 
-def _twice(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Return the image at twice the resolution, cut to the size."""
-    large = F.interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
-    return large[..., : size[0], : size[1]]
+def _enlarged(image: Tensor, times: int, like: Tensor) -> Tensor:
+    """Return the image so many times as large, cut to the size of another."""
+    large = F.interpolate(image, scale_factor=float(times), mode="bilinear", align_corners=False)
+    return large[..., : like.shape[2], : like.shape[3]]
 
 
 def _without_small(image: Tensor, least: Tensor, windows: Windows) -> Tensor:
