@@ -15,7 +15,7 @@ from masked_denoise.camera_noise import CameraNoise
 from masked_denoise.cli import app
 from masked_denoise.images import ImageFile, read_image, write_image
 from masked_denoise.metrics import score
-from masked_denoise.pretrained.by_noise import noise_is_strong, noise_level
+from masked_denoise.pretrained.by_noise import noise_is_strong, noise_level, was_clean
 from masked_denoise.pretrained.shipped import SHIPPED, STRONG_MODEL, as_grey, load_shipped
 from masked_denoise.samples import list_samples, sample_path
 from masked_denoise.training.ranking import rank_models
@@ -137,3 +137,28 @@ def test_what_is_adapted_suits_most_pictures(
 def _adapt_all(models: Any, pictures: Any, **settings: Any) -> None:
     for model in models.values():
         model.adapt(pictures)
+
+
+def test_the_command_leaves_clean_pictures_as_they_are(tmp_path: Path) -> None:
+    source = _save(tmp_path / "in", noisy=3)
+    ramp = np.linspace(40, 200, 160)[:, None, None] + np.linspace(0, 40, 144)[None, :, None]
+    clean = (ramp + np.zeros(3)).round().astype(np.uint8)
+    write_image(source / "clean.png", ImageFile(clean))
+    text = _run("denoise", source, "-o", tmp_path / "out")
+    assert "1 of them had hardly any noise and stayed as they were" in text
+    assert "clean.png" in text
+    assert np.array_equal(read_image(tmp_path / "out" / "clean.png").pixels, clean)
+    noisy = read_image(source / "noisy.png").pixels
+    wanted = load_shipped().denoise(noisy)
+    assert np.array_equal(read_image(tmp_path / "out" / "noisy.png").pixels, wanted)
+    named = _run("denoise", source, "-o", tmp_path / "named", "--model", "camera-small")
+    assert "hardly any noise" not in named
+    made = read_image(tmp_path / "named" / "clean.png").pixels
+    assert not np.array_equal(made, clean)
+
+
+def test_what_is_clean() -> None:
+    noisy, clean = _noisy("lighthouse", 2)
+    assert not was_clean(noisy, load_shipped().denoise(noisy))
+    assert was_clean(clean, clean)
+    assert not was_clean(clean[:8], clean[:8])  # too small to tell

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..pretrained.shipped import STRONG_MODEL
+from ..pretrained.shipped import DEFAULT_MODEL, STRONG_MODEL
 from . import options
 from .job import FIT_MINUTES, Request, given_models, look_at, ready_models, strong_models
 from .options import DENOISING, FITTING, OUTPUT
@@ -244,6 +244,13 @@ def _tell(terminal: Terminal, summary: Summary, failed: int) -> None:
         count = f"{len(noisiest)} of them" if len(noisiest) < len(done) else "All of them"
         terminal.note(
             f"{count} had strong noise and got {STRONG_MODEL}, such as {plain(noisiest[0])}"
+        )
+    clean = [one.task.source for one in done if one.clean]
+    if clean:
+        count = f"{len(clean)} of them" if len(clean) < len(done) else "All of them"
+        terminal.note(
+            f"{count} had hardly any noise and stayed as they were, such as {plain(clean[0])} "
+            f"(--model {DEFAULT_MODEL} denoises them all the same)"
         )
     if failed:
         terminal.error(f"{failed} file{'s' * (failed > 1)} could not be denoised, see above")

@@ -44,11 +44,13 @@ class Done:
         task: the file.
         seconds: that it took with reading and writing.
         strong: whether its noise was strong, and it got the model for that.
+        clean: whether it had hardly any noise, and was left as it was.
     """
 
     task: Task
     seconds: float
     strong: bool = False
+    clean: bool = False
 
 
 @dataclass(frozen=True)
@@ -273,11 +275,14 @@ def denoise_files(
     Args:
         tasks: what to denoise.
         models: a denoiser by number of channels.
-        strong: the same, of `strong_models`; they take the pictures with strong noise.
+        strong: the same, of `strong_models`; they take the pictures with strong noise. Where they
+            are given, pictures with hardly any noise are left as they are.
         passes, seed, strength, nan: as for `AsymmetricMaskDenoiser.denoise`.
         quality: of JPEG, where that is written.
         on_file: called after every file, in their order, in the thread of the caller.
     """
+    from ..pretrained.by_noise import was_clean
+
     done: list[Done] = []
     failures: list[Failure] = []
     trouble: list[str] = []  # with the disk; the first is told
@@ -294,9 +299,10 @@ def denoise_files(
         pixels = model.denoise(
             held.image.pixels, passes=passes, seed=seed, strength=strength, nan=nan
         )
-        clean = replace(held.image, pixels=pixels)
-        is_strong = model in (strong or {}).values()
-        return _Held(clean, held.seconds + time.perf_counter() - start, is_strong)
+        is_clean = model.channels in (strong or {}) and was_clean(held.image.pixels, pixels)
+        image = held.image if is_clean else replace(held.image, pixels=pixels)
+        is_strong = model in (strong or {}).values() and not is_clean
+        return _Held(image, held.seconds + time.perf_counter() - start, is_strong, is_clean)
 
     def write(task: Task, held: _Held) -> Done:
         start = time.perf_counter()
@@ -306,7 +312,7 @@ def denoise_files(
         except ImageWriteError as error:
             trouble.extend(_disk_trouble(error))
             raise
-        return Done(task, held.seconds + time.perf_counter() - start, held.strong)
+        return Done(task, held.seconds + time.perf_counter() - start, held.strong, held.clean)
 
     def report(task: Task, outcome: Callable[[], Done]) -> None:
         told: Done | Failure
@@ -325,11 +331,12 @@ def denoise_files(
 
 @dataclass(frozen=True)
 class _Held:
-    """A picture on its way, the seconds spent on it, whether its noise was strong."""
+    """A picture on its way, the seconds spent on it, whether it had strong noise, or hardly any."""
 
     image: ImageFile
     seconds: float
     strong: bool = False
+    clean: bool = False
 
 
 def new_denoiser(
