@@ -7,8 +7,7 @@ bins of equal number, over all pictures; in each bin stand the root mean square 
 the actual error against the clean picture. `scale` is the factor on std that fits the error best
 over all pixels; it is found on every other scene and reported on the rest, with the mean distance
 of the curve from the diagonal before and after (ENCE, Levi et al. 2022) and the rank correlation of
-std and error over the bins. Without NOISY and CLEAN those in the folder
-`shared` beside the checkout are taken.
+std and error over the bins.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.evaluate import Pair, find_pairs, pair_name
 from masked_denoise.images import read_image
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "polyu"
 BINS = 20
 Array = NDArray[Any]
 
@@ -35,8 +33,8 @@ Array = NDArray[Any]
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("model")
-    ask.add_argument("noisy", nargs="?", type=Path, default=SHARED / "noisy")
-    ask.add_argument("clean", nargs="?", type=Path, default=SHARED / "clean_dev")
+    ask.add_argument("noisy", type=Path)
+    ask.add_argument("clean", type=Path)
     ask.add_argument("--passes", type=int, default=8)
     ask.add_argument("--every", type=int, default=1, help="take every n-th of the pictures")
     ask.add_argument("--side", type=int, default=256, help="of the square from the middle")

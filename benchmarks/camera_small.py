@@ -1,6 +1,6 @@
 """Makes `camera-small` and `camera-strong`, which come with the package, from clean pictures alone.
 
-    python benchmarks/camera_small.py ../shared/data/kodak -o runs/camera
+    python benchmarks/camera_small.py KODAK -o runs/camera
 
 The pictures have film grain of their own. So a first student is trained on them as they are, and
 the second, which is kept, on what the first makes of them, a little smaller: it then never learns

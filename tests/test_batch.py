@@ -216,7 +216,7 @@ def test_survey_names_what_cannot_be_used_and_goes_on(tmp_path: Path) -> None:
     ]
     good = save(tmp_path / "good.png")
     seen: list[Path] = []
-    pictures, failures = survey([*bad, good], channels=1, smallest=4, on_file=seen.append)
+    pictures, failures = survey([*bad, good], channels=[1], smallest=4, on_file=seen.append)
     assert [picture.path for picture in pictures] == [good]
     assert [failure.path for failure in failures] == bad
     assert seen == [*bad, good]

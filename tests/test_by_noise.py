@@ -162,3 +162,20 @@ def test_what_is_clean() -> None:
     assert not was_clean(noisy, load_shipped().denoise(noisy))
     assert was_clean(clean, clean)
     assert not was_clean(clean[:8], clean[:8])  # too small to tell
+
+
+def test_a_model_of_the_package_by_name_takes_grey_and_colour(tmp_path: Path) -> None:
+    source = _save(tmp_path / "in", colour=3)
+    grey = _noisy("parrot", 3)[0][..., 1]
+    write_image(source / "grey.png", ImageFile(grey))
+    text = _run("denoise", source, "-o", tmp_path / "out", "--model", "camera-small")
+    assert "2 pictures" in text
+    wanted = as_grey(load_shipped()).denoise(grey)
+    assert np.array_equal(read_image(tmp_path / "out" / "grey.png").pixels, wanted)
+    write_image(source / "two.npy", ImageFile(np.stack([grey, grey], axis=2)))
+    result = CliRunner().invoke(
+        app, ["denoise", str(source), "-o", str(tmp_path / "more"), "--model", "camera-small"]
+    )
+    assert result.exit_code == 1
+    assert "2 channels, the model takes 1 or 3" in " ".join(result.output.split())
+    assert len(list((tmp_path / "more").iterdir())) == 2

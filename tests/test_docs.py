@@ -329,3 +329,10 @@ def test_imports_go_down_the_list_of_files() -> None:
     ]
     assert len(modules) > 30
     assert upward == []
+
+
+def test_the_page_of_examples_includes_every_script() -> None:
+    page = (ROOT / "docs" / "examples.md").read_text()
+    included = re.findall(r"^--8<--\n(examples/\S+\.py)\n--8<--$", page, re.MULTILINE)
+    scripts = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("examples/0*.py"))
+    assert included == scripts

@@ -66,8 +66,8 @@ class AsymmetricMaskDenoiser(nn.Module):
             where the image has three channels. "measured": in each channel as much as its variances
             ask for (`observation.weighed`), where the noise is independent from pixel to pixel.
             Default 0.
-        chroma_radius: radius in pixels of `smooth_chroma` at the end of `denoise`, for images of
-            three channels; 0 for none. Default 8.
+        chroma_radius: radius in pixels of `smooth_chroma` after the network, for images of three
+            channels; 0 for none. Default 8.
         dct_threshold: coefficients below it are taken out of the result, on the 0..1 scale
             (`threshold_cosines`), 0 for none. Default 0.07, which is 18 of 255.
         turns: whether the network sees every pass turned or mirrored another way. Default True.
@@ -517,9 +517,9 @@ class AsymmetricMaskDenoiser(nn.Module):
         Half of the budget fits a masked network on the images (`fit` without a preset). It
         knows these pictures; the student knows the noise. Their weighted mean is what the student
         learns to make of the images in the other half (`distill`). Its weights become the mean of
-        0.35 of the old and 0.65 of the new ones, which is better than either. Where the result does
-        not denoise simulated noise on such images (`rank_models`), the old weights are put back;
-        `fit_record["adaptation"]` tells.
+        0.35 of the old and 0.65 of the new ones. On photographs whose noise the student knows this
+        changes nothing. Where the result does not denoise simulated noise on such images
+        (`rank_models`), the old weights are put back; `fit_record["adaptation"]` tells.
 
         Args:
             noisy: noisy images, in any of the forms that `fit` takes.

@@ -16,7 +16,7 @@ Which network it holds is found out. No code in the file is run. `masked-denoise
 files there are, and where."""
 
 EXAMPLES = options.examples(
-    "masked-denoise convert restormer-sidd-val_avg_psnr=37.92.ckpt -o amsnet-restormer-sidd",
+    "masked-denoise convert restormer-sidd-val_avg_psnr=37.92.ckpt -o amsnet-restormer",
     "masked-denoise convert unet.ckpt -o unet/ --push me/amsnet-unet",
 )
 

@@ -28,8 +28,9 @@ HELP = """Denoise pictures: PNG, JPEG, TIFF or NPY, grey, colour or any number o
 
 Without --model photographs are denoised by camera-small, those with strong noise by camera-strong,
 which come with the package. --adapt trains them further on the noisy pictures themselves, --fit
-trains a masked network on nothing but them; neither needs a clean picture. Pictures of floats or
-with channels other than grey or colour are fitted for 2 minutes. Results keep format, depth, alpha,
+trains a masked network on nothing but them; neither needs a clean picture. Pictures of
+floats, with other channels, or with noise that is independent from pixel to pixel are fitted for 2
+minutes; those with hardly any noise stay as they are. Results keep format, depth, alpha,
 colour profile and sub-folders; JPEG comes out as PNG unless --format jpeg is given."""
 
 EXAMPLES = options.examples(

@@ -21,7 +21,7 @@ denoising."""
 
 EXAMPLES = options.examples(
     "masked-denoise distill noisy/ --model mine/ -o fast/ --minutes 10",
-    "masked-denoise distill noisy/ --model amsnet-unet-sidd -o fast/ --passes 4 --megapixels 8",
+    "masked-denoise distill noisy/ --model amsnet-unet/ -o fast/ --passes 4 --megapixels 8",
 )
 
 MINUTES = 5.0

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 HELP = """Score pictures against clean ones of the same names, or denoise them first and score that.
 
 Names are compared without suffix and without _real, _mean, _noisy, _clean, _gt at their end.
-PSNR and SSIM are those of papers: both pictures rounded to 8 bits, SSIM with the uniform 7x7
-window, the mean taken over pictures."""
+Both pictures are rounded to 8 bits. SSIM has the uniform 7x7 window, where papers often take the
+Gaussian 11x11. The mean is taken over pictures."""
 
 EXAMPLES = options.examples(
     "masked-denoise evaluate results/ clean/",

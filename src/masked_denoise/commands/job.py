@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SettingError
-from ..pretrained.shipped import DEFAULT_MODEL, STRONG_MODEL
+from ..pretrained.shipped import DEFAULT_MODEL, SHIPPED, STRONG_MODEL, as_grey
 from .terminal import Terminal, duration, plain
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def given_models(request: Request) -> Models:
         denoiser = load_model(request.model, request.device)
         if request.adapt is not None:
             check_student(denoiser)
+        if request.model in SHIPPED:
+            return {3: denoiser, 1: as_grey(denoiser)}
         return {denoiser.channels: denoiser}
     from ..backbones import backbone_info
     from ..presets import preset
@@ -87,7 +89,7 @@ def look_at(request: Request, plan: Plan, models: Models) -> tuple[list[Picture]
     with request.terminal.track("reading", len(targets)) as advance:
         pictures, failures = survey(
             list(targets),
-            channels=None if denoiser is None else denoiser.channels,
+            channels=models or None,
             smallest=1 if denoiser is None else denoiser.stride,
             nan=request.nan,
             check=fits_format(targets, request.quality),
@@ -122,7 +124,8 @@ def ready_models(
     from ..jobs.batch import adapt_models, is_for_shipped, shipped_models, shipped_suits
     from ..jobs.survey import by_channels
 
-    models = dict(given)
+    kinds_there = by_channels(pictures)
+    models = {count: one for count, one in given.items() if count in kinds_there}
     if not models and request.wants_shipped:
         suits = shipped_suits if request.adapt is None else is_for_shipped
         groups = [group for group in by_channels(pictures).values() if suits(group)]

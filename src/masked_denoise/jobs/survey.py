@@ -5,7 +5,7 @@ A file that cannot be used becomes a `Failure` with the reason; the others are n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ Check = Callable[[Path, ImageFile], None]
 def survey(
     files: Iterable[Path],
     *,
-    channels: int | None = None,
+    channels: Collection[int] | None = None,
     smallest: int = 1,
     nan: str = "error",
     check: Check | None = None,
@@ -65,7 +65,7 @@ def survey(
 
     Args:
         files: image files of any kind that `read_image` takes.
-        channels: what a model needs; others are failures. None takes any number.
+        channels: the numbers that models take; others are failures. None takes any.
         smallest: the shortest side that can be worked on, in pixels.
         nan: "error" makes files with NaN or infinite pixels failures, "mask" lets them pass.
         check: called with every file's path and contents; what it raises of this library's errors
@@ -121,13 +121,14 @@ def _picture(path: Path, image: ImageFile) -> Picture:
 
 
 def _check(
-    picture: Picture, image: ImageFile, channels: int | None, smallest: int, nan: str
+    picture: Picture, image: ImageFile, channels: Collection[int] | None, smallest: int, nan: str
 ) -> None:
     """Raise for a picture that a model or the settings do not allow."""
-    if channels is not None and picture.channels != channels:
+    if channels is not None and picture.channels not in channels:
+        known = " or ".join(map(str, sorted(channels)))
         raise SizeError(
             f"it has {picture.channels} channel{'s' * (picture.channels > 1)}, the model takes "
-            f"{channels}; train a model on pictures like it, or leave out the model"
+            f"{known}; train a model on pictures like it, or leave out the model"
         )
     if min(picture.height, picture.width) < smallest:
         raise SizeError(

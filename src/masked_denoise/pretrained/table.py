@@ -79,9 +79,14 @@ class PretrainedModel:
             }
         }
 
+    @property
+    def folder(self) -> str:
+        """A folder to convert it into; not its name, which would then mean two things."""
+        return self.name.removesuffix("-sidd")
+
     def convert_command(self) -> str:
         """Return the command that turns the published file into a model folder."""
-        return f"masked-denoise convert {self.file} -o {self.name}"
+        return f"masked-denoise convert {self.file} -o {self.folder}"
 
     def missing_message(self) -> str:
         """Return where the original is and what to type, for when the model cannot be loaded."""
@@ -89,7 +94,7 @@ class PretrainedModel:
         return (
             f"{upload}The original is {self.file}, which its authors link from the readme of "
             f"{self.source}: download it, type `{self.convert_command()}`, and load "
-            f"'local-dir:{self.name}'"
+            f"'{self.folder}'"
         )
 
 
