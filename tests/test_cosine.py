@@ -240,6 +240,23 @@ def test_a_frame_without_noise_changes_nothing_inside(shade: float, size: int) -
     assert float(inside.std()) < 0.2 * float(clean.std())  # and the step does something
 
 
+def test_no_more_is_removed_than_noise() -> None:
+    texture = 0.05 * noise(1, 3, 96, 96, seed=3)
+    texture[:, :, :, :64] = 0  # a third of the picture has some
+    noisy = 0.5 + texture + 0.005 * noise(1, 3, 96, 96)
+    flat = torch.full_like(noisy, 0.5)  # a network that takes all of it for noise
+    kept, lost = (
+        threshold_cosines(flat, noisy, threshold=PHOTOGRAPHS, limited=limited)
+        for limited in (True, False)
+    )
+    there = (slice(None), slice(None), slice(16, 80), slice(72, 88))
+    share = [float(((one - 0.5) * texture)[there].sum() / texture[there].square().sum())
+             for one in (kept, lost)]  # fmt: skip
+    assert share[0] > 0.7
+    assert share[0] > share[1] + 0.2
+    assert float((kept - 0.5)[..., :48].std()) < 0.002  # and the noise is gone elsewhere
+
+
 def test_pictures_without_any_noise_are_left_alone() -> None:
     shade = torch.full((1, 3, 64, 64), 0.5)
     assert torch.allclose(threshold_cosines(shade, shade, threshold=0.1), shade, atol=1e-6)

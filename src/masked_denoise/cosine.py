@@ -37,7 +37,9 @@ BEYOND = 2.0  # most that is removed from a square, over that
 LIMIT = 4.0  # most that a colour difference may change, in robust deviations of the change
 
 
-def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tensor:
+def threshold_cosines(
+    image: Tensor, noisy: Tensor, *, threshold: float, limited: bool = True
+) -> Tensor:
     """Return a denoised image without the small coefficients of its cosine transforms.
 
     A share of the noisy image is put back first: texture comes with it that was taken for noise,
@@ -55,6 +57,8 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
             third power of (removed / `QUIET`), so that a clean photograph keeps its texture; of
             images that had much it is higher, by (removed / `LOUD`), and the share smaller.
         threshold: coefficients below it are set to zero, on the 0..1 scale.
+        limited: whether no more may be removed than noise. Not where the network saw no pixel that
+            it predicted: what it removed is its own error, too.
 
     Raises:
         SettingError: the threshold is negative.
@@ -70,7 +74,7 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
         return image
     colours = image.shape[1] == 3
     clean, before = (_opponent(x) if colours else x * math.sqrt(3) for x in (image, noisy))
-    clean = _near(clean, before, noisy)
+    clean = _near(clean, before, noisy) if limited else clean
     rest = (before - clean)[:, :1] if colours else before - clean
     every = (1 + image.shape[2] // FEW, 1 + image.shape[3] // FEW)
     counted = alive(noisy, every=every)
@@ -82,13 +86,14 @@ def threshold_cosines(image: Tensor, noisy: Tensor, *, threshold: float) -> Tens
     luma = mixed[:, :1] if colours else mixed
     luma = _without_small(luma, least, LUMA)
     if not colours:
-        return _near(luma, before, noisy) / math.sqrt(3)
+        return (_near(luma, before, noisy) if limited else luma) / math.sqrt(3)
     chroma = clean[:, 1:]
     small = _without_small(_half(mixed[:, 1:]), least.expand(-1, 2, -1, -1), CHROMA)
     change = _enlarged(small, 2, image) - chroma
     most = LIMIT * _deviation(change, counted, every) * fall
     chroma = chroma + change.clamp(-most, most)
-    result = _near(torch.cat([luma, chroma], dim=1), before, noisy)
+    result = torch.cat([luma, chroma], dim=1)
+    result = _near(result, before, noisy) if limited else result
     return _opponent(result, back=True).contiguous()
 
 

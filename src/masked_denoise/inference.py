@@ -16,7 +16,7 @@ from .cosine import threshold_cosines
 from .observation import weighed
 from .ops import MaskedImage, replace
 from .refine import Refinement
-from .scheme import Key, Purpose
+from .scheme import Key, NothingHidden, Purpose
 from .tiling import tiled
 from .uncertainty import Spread, turns_passes
 
@@ -94,7 +94,10 @@ def _finished(
     known = noisy if bad is None else torch.where(bad, clean, noisy)
     clean = _with_own_pixel(denoiser, known, clean)
     if denoiser.dct_threshold:
-        clean = threshold_cosines(clean, known, threshold=denoiser.dct_threshold)
+        clean = threshold_cosines(
+            clean, known, threshold=denoiser.dct_threshold,
+            limited=isinstance(denoiser.scheme, NothingHidden),
+        )  # fmt: skip
     mixed = clean if strength == 1 else torch.lerp(noisy, clean, strength)
     return (mixed if bad is None else torch.where(bad, clean, mixed)).to(image.dtype)
 
