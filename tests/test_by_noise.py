@@ -151,6 +151,11 @@ def test_the_command_leaves_clean_pictures_as_they_are(tmp_path: Path) -> None:
     noisy = read_image(source / "noisy.png").pixels
     wanted = load_shipped().denoise(noisy)
     assert np.array_equal(read_image(tmp_path / "out" / "noisy.png").pixels, wanted)
+    shown = _run("denoise", source / "clean.png", "-o", tmp_path / "one.png", "--preview")
+    assert "It has hardly any noise: pictures like it stay as they are" in shown
+    sides = np.array_split(read_image(tmp_path / "one_preview.png").pixels, 2, axis=1)
+    bottom = [np.unique(one[len(one) // 2 :]) for one in sides]
+    assert np.array_equal(*bottom)
     named = _run("denoise", source, "-o", tmp_path / "named", "--model", "camera-small")
     assert "hardly any noise" not in named
     made = read_image(tmp_path / "named" / "clean.png").pixels
@@ -162,6 +167,33 @@ def test_what_is_clean() -> None:
     assert not was_clean(noisy, load_shipped().denoise(noisy))
     assert was_clean(clean, clean)
     assert not was_clean(clean[:8], clean[:8])  # too small to tell
+
+
+def test_a_gentle_strength_makes_no_picture_clean(tmp_path: Path) -> None:
+    source = _save(tmp_path / "in", noisy=3)
+    text = _run("denoise", source, "-o", tmp_path / "out", "--strength", 0.1)
+    assert "hardly any noise" not in text
+    noisy = read_image(source / "noisy.png").pixels
+    assert not np.array_equal(read_image(tmp_path / "out" / "noisy.png").pixels, noisy)
+    assert not was_clean(noisy, noisy, strength=0)  # nothing taken off tells nothing
+
+
+@pytest.mark.parametrize("level", [3, 20])
+def test_a_grey_frame_hides_no_noise(level: int) -> None:
+    noisy, _ = _noisy("parrot", level)
+    height, width = noisy.shape[:2]
+    framed = np.full((2 * height, 2 * width, 3), 128, np.uint8)
+    framed[height // 2 :][:height, width // 2 :][:, :width] = noisy
+    assert not was_clean(framed, load_shipped().denoise(framed))
+    assert noise_is_strong(framed, load_shipped(STRONG_MODEL)) is (level == 20)
+
+
+@pytest.mark.parametrize("background", [255, 200])
+def test_a_drawing_is_clean(background: int) -> None:
+    drawing = np.full((256, 256, 3), background, np.uint8)
+    drawing[8:-8:16, ::3] = 0  # rows of strokes, such as letters have
+    drawing[16:-8:16, 2:-20:7] = (30, 60, 160)
+    assert was_clean(drawing, load_shipped().denoise(drawing))
 
 
 def test_a_model_of_the_package_by_name_takes_grey_and_colour(tmp_path: Path) -> None:

@@ -187,8 +187,9 @@ def _denoise(request: Request, plan: Plan) -> bool:
         strong = strong_models(request, models)
     with terminal.track("denoising", len(tasks)) as advance:
         summary = denoise_files(
-            tasks, models, strong=strong, passes=request.passes, seed=request.seed,
-            strength=request.strength, nan=request.nan, quality=request.quality, on_file=advance,
+            tasks, models, strong=strong, leave_clean=strong.keys(), passes=request.passes,
+            seed=request.seed, strength=request.strength, nan=request.nan,
+            quality=request.quality, on_file=advance,
         )  # fmt: skip
     terminal.failed(summary.failures)
     failed = len(failures) + len(summary.failures)

@@ -49,7 +49,7 @@ def show_preview(request: Request, plan: Plan) -> bool:
     if denoiser in strong.values():
         request.terminal.note(f"Its noise is strong: taking {STRONG_MODEL}.")
     made = make_preview(
-        chosen.path, target, denoiser,
+        chosen.path, target, denoiser, leave_clean=denoiser.channels in strong,
         passes=request.passes, seed=request.seed, strength=request.strength, nan=request.nan,
         result_suffix=result.suffix,
     )  # fmt: skip
@@ -58,6 +58,8 @@ def show_preview(request: Request, plan: Plan) -> bool:
         f"[green]Preview:[/green] {plain(made.path)}, {made.width} x {made.height} pixels of "
         f"{plain(chosen.path.name)} from column {made.left}, row {made.top}"
     )
+    if made.clean:
+        say("It has hardly any noise: pictures like it stay as they are.")
     work = expected_seconds(pictures, made.seconds_per_pixel)
     count = f"{len(pictures)} picture{'s' * (len(pictures) > 1)}"
     speed = f"{duration(1e6 * made.seconds_per_pixel)} a megapixel"

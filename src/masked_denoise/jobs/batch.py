@@ -9,7 +9,7 @@ import contextlib
 import errno
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -258,6 +258,7 @@ def denoise_files(
     models: Models,
     *,
     strong: Models | None = None,
+    leave_clean: Collection[int] = (),
     passes: int | None = None,
     seed: int = 0,
     strength: float = 1.0,
@@ -275,8 +276,9 @@ def denoise_files(
     Args:
         tasks: what to denoise.
         models: a denoiser by number of channels.
-        strong: the same, of `strong_models`; they take the pictures with strong noise. Where they
-            are given, pictures with hardly any noise are left as they are.
+        strong: the same, of `strong_models`; they take the pictures with strong noise.
+        leave_clean: numbers of channels of which pictures with hardly any noise stay as they are;
+            for models of the package.
         passes, seed, strength, nan: as for `AsymmetricMaskDenoiser.denoise`.
         quality: of JPEG, where that is written.
         on_file: called after every file, in their order, in the thread of the caller.
@@ -299,7 +301,9 @@ def denoise_files(
         pixels = model.denoise(
             held.image.pixels, passes=passes, seed=seed, strength=strength, nan=nan
         )
-        is_clean = model.channels in (strong or {}) and was_clean(held.image.pixels, pixels)
+        is_clean = model.channels in leave_clean and was_clean(
+            held.image.pixels, pixels, strength=strength
+        )
         image = held.image if is_clean else replace(held.image, pixels=pixels)
         is_strong = model in (strong or {}).values() and not is_clean
         return _Held(image, held.seconds + time.perf_counter() - start, is_strong, is_clean)

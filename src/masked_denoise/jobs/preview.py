@@ -30,7 +30,15 @@ _BLOCK = 8  # local brightness is the mean of blocks of this side, in which nois
 
 @dataclass(frozen=True)
 class Preview:
-    """What was written, which part of which picture it shows, and the speed that was measured."""
+    """What was written, which part of which picture it shows, and what was found.
+
+    Attributes:
+        path: the file that was written.
+        picture: the one that a crop was taken of.
+        top, left, height, width: of the crop, in pixels.
+        seconds_per_pixel: that reading, denoising and encoding take.
+        clean: whether the crop had hardly any noise, and is shown as it came.
+    """
 
     path: Path
     picture: Path
@@ -39,6 +47,7 @@ class Preview:
     height: int
     width: int
     seconds_per_pixel: float
+    clean: bool
 
 
 def make_preview(
@@ -47,6 +56,7 @@ def make_preview(
     denoiser: AsymmetricMaskDenoiser,
     *,
     side: int = SIDE,
+    leave_clean: bool = False,
     passes: int | None = None,
     seed: int = 0,
     strength: float = 1.0,
@@ -60,6 +70,7 @@ def make_preview(
         target: a .png file to write; one that is there is replaced.
         denoiser: of the picture's number of channels.
         side: of the crop, in pixels.
+        leave_clean: show a crop with hardly any noise as it came; for models of the package.
         passes, seed, strength, nan: as for `AsymmetricMaskDenoiser.denoise`.
         result_suffix: of the files of the job, whose encoding is timed, too.
 
@@ -67,6 +78,8 @@ def make_preview(
         ImageReadError, ImageWriteError: a file cannot be read or written.
         Whatever `AsymmetricMaskDenoiser.denoise` raises.
     """
+    from ..pretrained.by_noise import was_clean
+
     start = time.perf_counter()
     image = read_image(source)
     reading = (time.perf_counter() - start) / (image.pixels.shape[0] * image.pixels.shape[1])
@@ -86,13 +99,15 @@ def make_preview(
     kind = SUFFIXES[result_suffix.lower()]
     encode(replace(image, pixels=clean, alpha=alpha), kind)
     working = (time.perf_counter() - start) / (height * width)
+    stays = leave_clean and was_clean(noisy, clean, strength=strength)
     shown = side_by_side(
-        [[("noisy", noisy), ("denoised", clean)]],
+        [[("noisy", noisy), ("left as it is", noisy) if stays else ("denoised", clean)]],
         value_range=denoiser.value_range,
         magnify=2 if max(height, width) <= 400 else 1,
     )
     write_image(target, ImageFile(shown))
-    return Preview(Path(target), Path(source), top, left, height, width, reading + working)
+    where = (top, left, height, width)
+    return Preview(Path(target), Path(source), *where, reading + working, stays)
 
 
 def telling_crop(pixels: Array, side: int = SIDE) -> tuple[int, int, int, int]:
