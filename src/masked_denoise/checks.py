@@ -9,8 +9,6 @@ from typing import Any, SupportsFloat, SupportsIndex
 
 from .errors import SettingError
 
-Range = tuple[float, float]
-
 
 def whole(name: str, value: SupportsIndex) -> int:
     """Return a whole number as an int.
@@ -46,7 +44,7 @@ def number(name: str, value: SupportsFloat, needed: str = "a number") -> float:
         raise SettingError(f"{name} is {value!r}; {needed} is needed") from None
 
 
-def range_of_values(value: Any) -> Range:
+def range_of_values(value: Any) -> tuple[float, float]:
     """Return the range (low, high) of float values as two floats.
 
     Raises:
@@ -55,14 +53,10 @@ def range_of_values(value: Any) -> Range:
     >>> range_of_values([0, 4095])
     (0.0, 4095.0)
     """
-    try:
-        low, high = (number("value_range", one) for one in _items(value))
-        if high > low:
-            return low, high
-    except (SettingError, ValueError):
-        pass
-    raise SettingError(f"value_range is {value!r}; (low, high) with high > low is needed")
-
-
-def _items(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, Iterable) and not isinstance(value, str | bytes) else ()
+    needed = "(low, high) with high > low"
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise SettingError(f"value_range is {value!r}; {needed} is needed")
+    ends = [number("value_range", one, needed) for one in value]
+    if len(ends) != 2 or not ends[0] < ends[1]:
+        raise SettingError(f"value_range is {value!r}; {needed} is needed")
+    return ends[0], ends[1]

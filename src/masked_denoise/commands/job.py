@@ -128,16 +128,15 @@ def ready_models(
     models = {count: one for count, one in given.items() if count in kinds_there}
     if not models and request.wants_shipped:
         suits = shipped_suits if request.adapt is None else is_for_shipped
-        groups = [group for group in by_channels(pictures).values() if suits(group)]
-        kinds = [one for group in groups for one in group]
-        models = shipped_models(kinds, request.device)
+        suited = [one for group in kinds_there.values() if suits(group) for one in group]
+        models = shipped_models(suited, request.device)
         if models:
             hint = " --fit 5 fits a model on these pictures alone." * (request.adapt is None)
             request.terminal.note(
                 f"No --model given: taking {DEFAULT_MODEL}, which comes with the package.{hint}"
             )
         if request.adapt is not None:
-            _take_strong(request, models, kinds)
+            _take_strong(request, models, suited)
     rest = [one for one in pictures if one.channels not in models]
     if rest and request.adapt is not None:
         raise SettingError(

@@ -27,7 +27,7 @@ STRONG = 6.5 / 255
 and sharp ones may have up to 6.4, full of texture 8."""
 CLEAN = 0.4 / 255
 """Level below which a picture is clean; to round to 8 bits adds 0.29. Of 40 noisy photographs one
-has 0.44 and the others 0.6 or more, of the means of many shots of the same scenes 7 less than this."""
+has 0.44 and the others 0.6 or more, of the means of many shots of the same scenes 7 have less."""
 _SIDE = 128  # of the four windows that are looked at, in pixels
 _BLOCK = 16  # side of the squares in which the level is taken
 _CLIPPED = 0.2  # share of black and white pixels with which a square tells nothing
