@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,13 @@ from torch import Tensor, nn
 from .backbones import backbone_info, create_backbone
 from .backbones.spandrel_model import Backbone, unwrap
 from .calls import Learnt, predict
-from .checks import number, range_of_values, whole
+from .checks import whole
+from .denoiser_settings import DenoiserSettings
 from .errors import SettingError, SizeError
 from .inference import TILE, denoise_batch
 from .losses import LossKind, target_loss, total_loss
 from .memory import held_memory
-from .observation import NoiseLevel, check_levels
 from .ops import MaskedImage
-from .pixels import PixelDownsample
-from .presets import preset as named_preset
 from .probe import Traits, probe, warn_unless_blind
 from .refine import Refinement
 from .scheme import Key, MaskScheme, NothingHidden, Purpose, hash_key
@@ -35,15 +33,8 @@ if TYPE_CHECKING:
 
     from .camera_noise import CameraNoise
 
-_DECIDED = (
-    "scheme", "train_strides", "stride", "passes", "refinement", "observation", "chroma_radius",
-    "dct_threshold", "turns", "residual",
-)  # fmt: skip
-"""What a preset decides; see `AsymmetricMaskDenoiser.decide`."""
-_THRESHOLD, _SHARE = "a number from 0 to 1", 'a share in [0, 1) or "measured"'
 
-
-class AsymmetricMaskDenoiser(nn.Module):
+class AsymmetricMaskDenoiser(DenoiserSettings):
     """Self-supervised denoiser around any network that keeps the shape of (B, C, H, W).
 
     Training hides pixels of the downsampled image and lets the network predict them, one branch a
@@ -154,87 +145,9 @@ class AsymmetricMaskDenoiser(nn.Module):
         self.traits = self._find_traits(channels_last)
         warn_unless_blind(self.scheme, self.backbone, channels, self.traits)
         self.residual = self._choose_residual(residual)
+        self._remember()
         if self.traits.channels_last:
             self.backbone.to(memory_format=torch.channels_last)
-        self._taken = {name: getattr(self, name) for name in _DECIDED}
-
-    @property
-    def value_range(self) -> ValueRange | None:
-        """(low, high) of float images; None where they are on the 0..1 scale."""
-        return self._value_range
-
-    @value_range.setter
-    def value_range(self, limits: Sequence[float] | None) -> None:
-        self._value_range = None if limits is None else range_of_values(limits)
-
-    @property
-    def noise_level(self) -> tuple[NoiseLevel, ...] | None:
-        """(slope, offset) of the noise's variance, one a channel; None where it is not known.
-
-        A level that is set stays when `fit` is called; None lets `fit` find it.
-        """
-        return self._noise_level
-
-    @noise_level.setter
-    def noise_level(self, levels: Sequence[Sequence[float]] | None) -> None:
-        self.found_level(levels)
-        self.level_given = levels is not None
-
-    def found_level(self, levels: Sequence[Sequence[float]] | None) -> None:
-        """Set the `noise_level` as it was measured: the next `fit` measures it again.
-
-        Raises:
-            SettingError: see `check_levels`.
-        """
-        self.level_given = False
-        self._noise_level = None if levels is None else check_levels(levels, self.channels)
-
-    def decide(self, preset: str, **settings: Any) -> None:
-        """Take a preset, and settings that go before it, for all that nobody gave or set.
-
-        `fit` calls it where there was no preset (`undecided`), when it has measured the noise.
-
-        Raises:
-            UnknownNameError, SettingError: there is no such preset, or a value is out of range.
-        """
-        before = {name: getattr(self, name) for name in _DECIDED}
-        own = {name: value for name, value in before.items() if value != self._taken[name]}
-        try:
-            residual = self._choose_residual(self._take(preset, settings))
-            taken = {**{name: getattr(self, name) for name in _DECIDED}, "residual": residual}
-            self._put({**taken, **own})
-            self._check_settings()
-        except Exception:
-            self._put(before)
-            raise
-        self._taken = {**taken, **{name: self._taken[name] for name in own}}
-        self.preset, self.undecided = preset, False
-
-    def _put(self, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            setattr(self, name, value)
-
-    def _take(self, preset: str, settings: dict[str, Any]) -> bool | str:
-        """Set what a preset, these settings and those given say; return the wish for `residual`."""
-        recipe = {**named_preset(preset)["denoiser"], **settings, **self.given}
-        self.scheme: MaskScheme = recipe["scheme"]
-        strides = recipe["train_stride"]
-        strides = strides if isinstance(strides, Iterable) else (strides,)
-        self.train_strides = tuple(whole("train_stride", stride) for stride in strides)
-        self.stride = whole("stride", recipe["stride"])
-        self.passes = whole("passes", recipe["passes"])
-        refine = recipe["refine"]
-        self.refinement: Refinement | None = Refinement() if refine is True else refine or None
-        share = recipe["observation"]
-        self.observation: float | str = (
-            share if share == "measured" else number("observation", share, _SHARE)
-        )
-        self.chroma_radius = whole("chroma_radius", recipe["chroma_radius"])
-        self.dct_threshold = number("dct_threshold", recipe["dct_threshold"], _THRESHOLD)
-        self.turns = bool(recipe["turns"])
-        self._check_settings()
-        residual: bool | str = recipe["residual"]
-        return residual
 
     # -- training ---------------------------------------------------------------------------
 
@@ -808,38 +721,6 @@ class AsymmetricMaskDenoiser(nn.Module):
         if channels_last is None:
             channels_last = probe(self.backbone, self.channels).channels_last
         return Traits(info.size_multiple, info.global_skip, channels_last, info.blind)
-
-    def _choose_residual(self, wish: bool | str) -> bool:
-        if isinstance(wish, bool):
-            return wish
-        if wish != "auto":
-            raise SettingError(f"residual is {wish!r}; True, False or 'auto' is needed")
-        inference = self.scheme.inference or self.scheme
-        blind = self.scheme.blind or inference.blind
-        return self.scheme.fill == "mean" and not blind and not self.traits.global_skip
-
-    def _check_settings(self) -> None:
-        if not isinstance(self.scheme, MaskScheme):
-            raise SettingError(f"scheme is {self.scheme!r}; a MaskScheme object is needed")
-        if not isinstance(self.refinement, Refinement | None):
-            raise SettingError(
-                f"refine is {self.refinement!r}; True, False or a Refinement is needed"
-            )
-        for stride in (*self.train_strides, self.stride):
-            PixelDownsample(stride)
-        if not self.train_strides:
-            raise SettingError("train_stride is empty; a stride, or several, is needed")
-        if not isinstance(self.passes, int) or self.passes < 1:
-            raise SettingError(f"passes is {self.passes!r}; 1 or more is needed")
-        if not isinstance(self.dct_threshold, int | float) or not 0 <= self.dct_threshold <= 1:
-            raise SettingError(f"dct_threshold is {self.dct_threshold!r}; {_THRESHOLD} is needed")
-        if not isinstance(self.chroma_radius, int) or self.chroma_radius < 0:
-            raise SettingError(
-                f"chroma_radius is {self.chroma_radius!r}; 0 pixels or more is needed"
-            )
-        share = 0.0 if self.observation == "measured" else self.observation
-        if not isinstance(share, int | float) or not 0 <= share < 1:
-            raise SettingError(f"observation is {self.observation!r}; {_SHARE} is needed")
 
     def _check_channels(self, batch: Tensor, came: tuple[int, ...]) -> None:
         if batch.shape[1] != self.channels:
