@@ -19,22 +19,32 @@ ENOUGH = 0.02  # share of the pixels that must be alive, for the others to be le
 def alive(noisy: Tensor, *, every: tuple[int, int] = (1, 1)) -> Tensor:
     """Return which pixels may carry noise: bool (B, 1, h, w), of some at least True.
 
-    Those that equal their four neighbours do not; where hardly any other is left, all do.
+    Those that `differ` do; where hardly any does, all do.
 
     Args:
         noisy: (B, C, H, W), as it came.
         every: take each so-many-th row and column only, from the first on.
     """
-    here = noisy[:, :, :: every[0], :: every[1]]
+    found = differ(noisy, every=every)
+    return found | (found.float().mean((2, 3), keepdim=True) < ENOUGH)
+
+
+def differ(image: Tensor, *, every: tuple[int, int] = (1, 1)) -> Tensor:
+    """Return which pixels differ from one of their four neighbours: bool (B, 1, h, w).
+
+    Args:
+        image: (B, C, H, W).
+        every: take each so-many-th row and column only, from the first on.
+    """
+    here = image[:, :, :: every[0], :: every[1]]
     found = torch.zeros_like(here, dtype=torch.bool)
     for dim in (2, 3):
-        thin = noisy[..., :: every[1]] if dim == 2 else noisy[:, :, :: every[0]]
-        last = noisy.shape[dim] - 1
-        place = torch.arange(0, last + 1, every[dim - 2], device=noisy.device)
+        thin = image[..., :: every[1]] if dim == 2 else image[:, :, :: every[0]]
+        last = image.shape[dim] - 1
+        place = torch.arange(0, last + 1, every[dim - 2], device=image.device)
         for beside in (place - 1, place + 1):
             found |= here != thin.index_select(dim, beside.clamp(0, last))
-    found = found.any(1, keepdim=True)
-    return found | (found.float().mean((2, 3), keepdim=True) < ENOUGH)
+    return found.any(1, keepdim=True)
 
 
 def lower_median(x: Tensor, counted: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..camera_noise import YCBCR
-from ..robust import alive
+from ..robust import differ
 from ..values import to_batch
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ CLEAN = 0.4 / 255
 has 0.44 and the others 0.6 or more, of the means of many shots of the same scenes 7 have less."""
 _SIDE = 128  # of the four windows that are looked at, in pixels
 _BLOCK = 16  # side of the squares in which the level is taken
+_ROWS = 32  # of squares in a picture, about, at most
 _CLIPPED = 0.2  # share of black and white pixels with which a square tells nothing
 _CALM = 0.25  # share of the squares that are calmer than the one that counts
 _DRAWN = 0.1  # share of the squares with any noise that are full of it, of a drawing at most
@@ -62,13 +63,11 @@ def was_clean(pixels: NDArray[Any], denoised: NDArray[Any], *, strength: float =
         denoised: the same, as a model of the package made it.
         strength: that it was made with.
     """
-    noisy = to_batch(pixels)[0]
-    if min(noisy.shape[2:]) < _BLOCK:
-        return False
-    busy = _squares(alive(noisy)[:, 0].float()).mean(-1)
+    noisy = _squares(pixels)
+    busy = _busy(noisy)
     if float((busy > 0.5).sum()) < _DRAWN * float((busy > 0).sum()):
         return True
-    levels = _local_deviations(noisy, to_batch(denoised)[0])
+    levels = _deviations(noisy, _squares(denoised))
     return bool(levels) and float(np.quantile(levels, _CALM)) < CLEAN * strength
 
 
@@ -86,7 +85,7 @@ def noise_level(pixels: NDArray[Any], strong: AsymmetricMaskDenoiser) -> float:
     levels: list[float] = []
     for window in _windows(pixels):
         clean = strong.denoise(window, passes=1, precision="float32")
-        levels += _local_deviations(to_batch(window)[0], to_batch(clean)[0])
+        levels += _deviations(_squares(window), _squares(clean))
     return float(np.quantile(levels, _CALM)) if levels else 0.0
 
 
@@ -105,23 +104,30 @@ def _windows(pixels: NDArray[Any]) -> list[NDArray[Any]]:
     ]
 
 
-def _local_deviations(noisy: Tensor, clean: Tensor) -> list[float]:
-    """Return the standard deviation of what luma lost in squares, those that fit and tell any.
+def _squares(pixels: NDArray[Any]) -> Tensor:
+    """Return squares (N, C, 16, 16) of a picture on the 0..1 scale, evenly spread; N may be 0."""
+    image = to_batch(pixels)[0][0]
+    if min(image.shape[1:]) < _BLOCK:
+        return image.new_empty(0, len(image), _BLOCK, _BLOCK)
+    grid = image.unfold(1, _BLOCK, _BLOCK).unfold(2, _BLOCK, _BLOCK)
+    rows, columns = (1 + count // _ROWS for count in grid.shape[1:3])
+    return grid[:, ::rows, ::columns].flatten(1, 2).transpose(0, 1)
+
+
+def _busy(squares: Tensor) -> Tensor:
+    """Return the share of the pixels of each square that differ from a neighbour: (N,)."""
+    return differ(squares).float().mean((1, 2, 3))
+
+
+def _deviations(noisy: Tensor, clean: Tensor) -> list[float]:
+    """Return the standard deviation of what luma lost in each square that tells any.
 
     Args:
-        noisy, clean: (1, C, H, W) on the 0..1 scale.
+        noisy, clean: of `_squares`.
     """
-    if min(noisy.shape[2:]) < _BLOCK:
-        return []
     weights = torch.tensor(YCBCR[0]) if noisy.shape[1] == 3 else torch.ones(1)
-    before, after = (torch.einsum("c,bchw->bhw", weights, one.float()) for one in (noisy, clean))
-    clipped = _squares(((before <= 0.005) | (before >= 0.995)).float()).mean(-1)
-    busy = _squares(alive(noisy)[:, 0].float()).mean(-1)
-    removed = _squares(before - after).std(-1)
-    found: list[float] = removed[(clipped < _CLIPPED) & (busy > 0.5)].tolist()
+    before, after = (torch.einsum("c,nchw->nhw", weights, one) for one in (noisy, clean))
+    clipped = ((before <= 0.005) | (before >= 0.995)).float().mean((1, 2))
+    telling = (clipped < _CLIPPED) & (_busy(noisy) > 0.5)
+    found: list[float] = (before - after).flatten(1).std(1)[telling].tolist()
     return found
-
-
-def _squares(image: Tensor) -> Tensor:
-    """Return the pixels (N, n) of the squares of a plane (1, H, W), those at the ends left out."""
-    return image.unfold(1, _BLOCK, _BLOCK).unfold(2, _BLOCK, _BLOCK).flatten(-2).flatten(0, -2)
