@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from masked_denoise import AsymmetricMaskDenoiser, cosine, from_pretrained
-from masked_denoise.cosine import AMPLE, LOUD, LUMA, PHOTOGRAPHS, SHARE, threshold_cosines
+from masked_denoise.cosine import AMPLE, LOUD, LUMA, PHOTOGRAPHS, SHARE, SHARP, threshold_cosines
 from masked_denoise.errors import SettingError, WeightsError
+from masked_denoise.sharpness import sharpness
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -52,7 +53,7 @@ def by_windows(image: np.ndarray, threshold: float, side: int, step: int) -> np.
 def test_against_its_definition_in_loops(size: tuple[int, int], level: float) -> None:
     image = 0.5 + 0.1 * noise(1, 1, *size).double()
     rest = level * noise(1, 1, *size, seed=1).double()
-    result = threshold_cosines(image, image + rest, threshold=0.15)
+    result = threshold_cosines(image, image + rest, threshold=0.15, limited=False)
     offset = np.sort((rest - rest.mean()).abs().numpy().ravel())
     removed = np.sqrt(3) * 1.4826 * offset[(offset.size - 1) // 2]
     share = min(SHARE, 0.15 / (AMPLE * removed))
@@ -105,7 +106,7 @@ def test_faint_noise_goes_and_edges_stay() -> None:
     clean[..., 40:] = torch.tensor([0.9, 0.4, 0.2]).view(1, 3, 1, 1)
     rest = 0.01 * noise(1, 3, 96, 96)
     noisy = clean + 0.08 * noise(1, 3, 96, 96, seed=1)
-    result = threshold_cosines(clean + rest, noisy, threshold=PHOTOGRAPHS)
+    result = threshold_cosines(clean + rest, noisy, threshold=PHOTOGRAPHS, limited=False)
     left = (result - clean)[..., [*range(36), *range(44, 96)]]  # the edge is at 40
     assert float(left.square().mean()) < 0.1 * float(rest.square().mean())
     assert float((result - clean).abs().max()) < 0.07
@@ -255,6 +256,56 @@ def test_no_more_is_removed_than_noise() -> None:
     assert share[0] > 0.7
     assert share[0] > share[1] + 0.2
     assert float((kept - 0.5)[..., :48].std()) < 0.002  # and the noise is gone elsewhere
+
+
+def _picture(*, smooth: bool) -> Tensor:
+    """Squares of many shades, as they are or as through a lens: (1, 3, 128, 160)."""
+    shades = 0.5 + 0.2 * noise(1, 1, 16, 20, seed=5).clamp(-1, 1)
+    large = shades.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    if smooth:
+        large = F.avg_pool2d(F.avg_pool2d(F.pad(large, [4] * 4, mode="reflect"), 5, 1), 5, 1)
+    return large.expand(1, 3, -1, -1)
+
+
+def _sharpness(image: Tensor) -> float:
+    luma = image.mean(1, keepdim=True)
+    return float(sharpness(luma, luma + 0.01 * noise(*luma.shape)))
+
+
+def test_sharp_pictures_are_told_from_smooth_ones() -> None:
+    first, last = SHARP
+    sharp, smooth = (_picture(smooth=one) for one in (False, True))
+    assert _sharpness(sharp) > last
+    assert _sharpness(smooth) < first
+    assert abs(_sharpness(0.5 + 0.5 * (sharp - 0.5)) - _sharpness(sharp)) < 0.05  # of any contrast
+    assert abs(_sharpness(sharp.repeat(1, 1, 5, 4)) - _sharpness(sharp)) < 0.1  # of any size
+    assert _sharpness(sharp[..., :23]) == 0  # too small to tell
+    both = torch.cat([sharp, smooth]).mean(1, keepdim=True)
+    noisy = both + 0.01 * noise(*both.shape)
+    alone = [sharpness(both[k : k + 1], noisy[k : k + 1]) for k in range(2)]
+    torch.testing.assert_close(sharpness(both, noisy), torch.cat(alone))
+
+
+def test_a_frame_makes_no_picture_sharp() -> None:
+    luma = F.pad(_picture(smooth=True)[:, :1], (0, 0, 0, 64))
+    everywhere = luma + 0.01 * noise(*luma.shape)
+    framed = everywhere.clone()
+    framed[:, :, 128:] = 0
+    assert float(sharpness(luma, framed)) < SHARP[0]
+    assert float(sharpness(luma, everywhere)) > SHARP[0]  # were it part of the picture
+
+
+def test_less_is_removed_from_sharp_pictures() -> None:
+    left = []
+    for smooth in (True, False):
+        clean = _picture(smooth=smooth)
+        texture = 0.03 * noise(1, 3, 128, 160, seed=7)
+        texture[..., :80] = 0
+        noisy = clean + texture + 0.01 * noise(1, 3, 128, 160)
+        result = threshold_cosines(clean, noisy, threshold=PHOTOGRAPHS)
+        left.append(float(((result - clean) * texture).sum() / texture.square().sum()))
+        assert float((result - clean)[..., :64].std()) < 0.6 * 0.01  # noise goes from both
+    assert left[1] > left[0] + 0.1
 
 
 def test_pictures_without_any_noise_are_left_alone() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .errors import SettingError
 from .robust import alive, lower_median, lower_quantile
+from .sharpness import sharpness
 from .tiling import tiled
 
 Windows = tuple[tuple[int, int], ...]
@@ -33,7 +34,8 @@ SHARE = 0.4  # of the noisy image that is put back before, at most
 AMPLE = 8.0  # full threshold over the standard deviation of the noise put back, at least
 BLOCK, AROUND = 4, 3  # what is removed is measured in squares of 12 pixels, one every 4
 CALM = 0.25  # share of the squares from which less is removed than what is taken for noise
-BEYOND = 2.0  # most that is removed from a square, over that
+BEYOND = (2.0, 1.2)  # most that is removed from a square, over that: of smooth pictures, of sharp
+SHARP = (0.5, 0.7)  # sharpness of a picture, from and to which it passes from smooth to sharp
 LIMIT = 4.0  # most that a colour difference may change, in robust deviations of the change
 
 
@@ -43,12 +45,13 @@ def threshold_cosines(
     """Return a denoised image without the small coefficients of its cosine transforms.
 
     A share of the noisy image is put back first: texture comes with it that was taken for noise,
-    and noise that is faint against the threshold. Where more was removed than noise, more is put
-    back, before and after: noise is everywhere, so the calmer places tell how much it is. The
-    transforms are orthonormal, and so are the colour channels that they are taken of: white noise
-    of standard deviation s has coefficients of standard deviation s. Means of windows stay. Colour
-    differences are transformed at half the resolution, and change no more than `LIMIT` allows. A
-    channel of an image that has not three is treated as three equal ones would be.
+    and noise that is faint against the threshold. Where more than noise was removed in the end,
+    some is put back: noise is everywhere, so the calmer places tell how much it is. Of pictures
+    that are sharp in every pixel hardly more than that is removed, of others up to twice as much.
+    The transforms are orthonormal, and so are the colour channels that they are taken of: white
+    noise of standard deviation s has coefficients of standard deviation s. Means of windows stay.
+    Colour differences are transformed at half the resolution, and change no more than `LIMIT`
+    allows. A channel of an image that has not three is treated as three equal ones would be.
 
     Args:
         image: (B, C, H, W) float on the 0..1 scale, denoised.
@@ -73,8 +76,6 @@ def threshold_cosines(
         return image
     colours = image.shape[1] == 3
     clean, before = (_opponent(x) if colours else x * math.sqrt(3) for x in (image, noisy))
-    squares = _noisy_squares(noisy) if limited else None
-    clean = _near(clean, before, squares)
     rest = (before - clean)[:, :1] if colours else before - clean
     every = (1 + image.shape[2] // FEW, 1 + image.shape[3] // FEW)
     counted = alive(noisy, every=every)
@@ -86,47 +87,45 @@ def threshold_cosines(
     luma = mixed[:, :1] if colours else mixed
     luma = _without_small(luma, least, LUMA)
     if not colours:
-        return _near(luma, before, squares) / math.sqrt(3)
+        return (_near(luma, before, noisy) if limited else luma) / math.sqrt(3)
     chroma = clean[:, 1:]
     small = _without_small(_half(mixed[:, 1:]), least.expand(-1, 2, -1, -1), CHROMA)
     change = _enlarged(small, 2, image) - chroma
     most = LIMIT * _deviation(change, counted, every) * fall
     chroma = chroma + change.clamp(-most, most)
-    result = _near(torch.cat([luma, chroma], dim=1), before, squares)
+    result = torch.cat([luma, chroma], dim=1)
+    result = _near(result, before, noisy) if limited else result
     return _opponent(result, back=True).contiguous()
 
 
-def _noisy_squares(noisy: Tensor) -> Tensor:
-    """Return which of the squares that `_near` looks at may carry noise: bool (B, n)."""
-    high, wide = (-(-side // BLOCK) for side in noisy.shape[2:])
-    return alive(noisy, every=(BLOCK * _apart(high), BLOCK * _apart(wide))).flatten(1)
-
-
-def _apart(squares: int) -> int:
-    """Return how many squares the ones that `_near` looks at are apart, of so many in a row."""
-    return 1 + squares // FEW
-
-
-def _near(clean: Tensor, before: Tensor, counted: Tensor | None) -> Tensor:
+def _near(clean: Tensor, before: Tensor, noisy: Tensor) -> Tensor:
     """Return the denoised image, nearer to the noisy one where more was removed than noise.
 
     Args:
         clean, before: (B, C, H, W), denoised and noisy; of three channels luma is the first, and
             decides for all.
-        counted: of `_noisy_squares`; None for the denoised image as it is.
+        noisy: as it came: where it is constant there is no noise to be measured.
     """
-    if counted is None:
-        return clean
     rest = before - clean
-    luma = rest[:, :1] if rest.shape[1] == 3 else rest
-    power = F.avg_pool2d(luma.square(), BLOCK, ceil_mode=True, count_include_pad=False)
+    first = slice(0, 1) if rest.shape[1] == 3 else slice(None)
+    power = F.avg_pool2d(rest[:, first].square(), BLOCK, ceil_mode=True, count_include_pad=False)
     power = F.avg_pool2d(power, AROUND, 1, AROUND // 2, count_include_pad=False)
     removed = power.sqrt()
-    rows, columns = map(_apart, removed.shape[2:])
-    some = removed[:, 0, ::rows, ::columns].flatten(1)
-    usual = lower_quantile(some, CALM, counted)[:, None, None, None]
-    share = (BEYOND * usual / removed.clamp_min(TINY)).clamp_max(1)
+    rows, columns = (1 + side // FEW for side in removed.shape[2:])
+    counted = alive(noisy, every=(BLOCK * rows, BLOCK * columns))
+    some = removed[..., ::rows, ::columns].flatten(2)
+    usual = lower_quantile(some, CALM, counted.flatten(2))[..., None, None]
+    most = _beyond(clean[:, first], before[:, first]) * usual
+    share = (most / removed.clamp_min(TINY)).clamp_max(1)
     return before - _enlarged(share, BLOCK, clean) * rest
+
+
+def _beyond(clean: Tensor, before: Tensor) -> Tensor:
+    """Return how many times the noise may be removed from a square: (B, C, 1, 1)."""
+    planes = (x.flatten(0, 1)[:, None] / math.sqrt(3) for x in (clean, before))
+    (first, last), (smooth, sharp) = SHARP, BEYOND
+    share = ((sharpness(*planes) - first) / (last - first)).clamp(0, 1)
+    return (smooth + (sharp - smooth) * share).view(*clean.shape[:2], 1, 1)
 
 
 def _deviation(x: Tensor, counted: Tensor, every: tuple[int, int]) -> Tensor:
