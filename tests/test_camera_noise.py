@@ -96,3 +96,50 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 def test_wrong_ranges_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingError, match=next(iter(wrong))):
         CameraNoise(**wrong)  # type: ignore[arg-type]
+
+
+def test_flat_areas_have_less_noise() -> None:
+    image = torch.full((3, 256, 256), 0.5)
+    stripes = torch.arange(256).div(4, rounding_mode="floor").remainder(2)
+    image[:, :, 128:] += 0.4 * (stripes[128:] - 0.5)
+    ratios = []
+    for flat in ((0.3, 0.3), (1.0, 1.0)):
+        noise = CameraNoise(flat=flat, contrast=(0.02, 0.02)).draw(image, np.random.default_rng(4))
+        left, right = (float(noise[..., part].std()) for part in (slice(112), slice(144, None)))
+        ratios.append(left / right)
+    assert ratios[0] < 0.5 * ratios[1]
+    even = CameraNoise(flat=(0.3, 0.3)).draw(GREY, np.random.default_rng(5))
+    full = CameraNoise(flat=(1.0, 1.0)).draw(GREY, np.random.default_rng(5))
+    assert torch.allclose(even, 0.3 * full)
+
+
+def test_white_noise_is_independent_and_equally_strong() -> None:
+    noise = CameraNoise(white=1.0, sigma=(0.1, 0.1)).draw(GREY, np.random.default_rng(6))
+    assert noise.std((1, 2)).tolist() == pytest.approx([0.1] * 3, rel=0.02)
+    assert abs(_correlation(noise[0], 1)) < 0.01
+    assert abs(float(torch.corrcoef(noise.flatten(1))[0, 1])) < 0.01
+    grey = CameraNoise(white=1.0).draw(GREY[:1], np.random.default_rng(6))
+    assert grey.shape == (1, 512, 512)
+
+
+def test_second_compression_smooths_once_more() -> None:
+    once, twice = (
+        CameraNoise(sigma=(0.006, 0.006), quality=(96, 96), uncompressed=0.0, twice=share)
+        for share in (0.0, 1.0)
+    )
+    clean = GREY[:, :200, :184].clone()
+    clean[:, 50:, 60:] = 0.8
+    first, second = (each.add(clean, np.random.default_rng(7)) for each in (once, twice))
+    assert first.shape == second.shape
+    fine = [float((one[:, 1:50] - one[:, :49]).square().mean()) for one in (first, second)]
+    assert fine[1] < 0.9 * fine[0]
+    moved = (second - first).abs().mean((0, 1)).topk(8).values
+    assert float(moved.max()) < 0.1  # the edge lies where it was
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"flat": (0.5, 1.2)}, {"contrast": (0.0, 0.1)}, {"white": 1.5}, {"twice": -0.1}]
+)
+def test_new_ranges_are_checked(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingError, match=next(iter(wrong))):
+        CameraNoise(**wrong)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +22,8 @@ from .errors import SettingError, SizeError
 
 # Rec. 601: the luma and the two chroma differences that JPEG stores.
 YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+AGAIN = (70, 90)  # quality of a second compression, the last one excluded
+RANGES = ("sigma", "chroma", "grain", "blotches", "coarse", "quality", "flat", "contrast")
 KNOTS = 9  # of the curve of the noise level over brightness
 
 Range = tuple[float, float]
@@ -39,6 +42,14 @@ class CameraNoise:
         coarse: share of the variance of luma noise that spreads over several pixels.
         quality: of the JPEG compression that follows, whole numbers from 1 to 100.
         uncompressed: share of the pictures that are not compressed.
+        flat: noise of flat areas over that amid strong contrast. Cameras smooth what looks flat,
+            and compression drops faint detail, so that of real photographs it is about 0.4.
+        contrast: standard deviation around a pixel at which it is half way between the two;
+            uniform in its logarithm.
+        white: share of the pictures whose noise is independent from pixel to pixel and from colour
+            to colour and equally strong everywhere: not what cameras make, but what raw developers
+            without any noise reduction come near, and what simulations mostly have.
+        twice: share of the pictures that are compressed once more, as those are that were edited.
 
     Raises:
         SettingError: a range is empty, or leaves what it means.
@@ -57,21 +68,27 @@ class CameraNoise:
     coarse: Range = (0.0, 0.25)
     quality: Range = (70, 96)
     uncompressed: float = 0.25
+    flat: Range = (1.0, 1.0)
+    contrast: Range = (2 / 255, 16 / 255)
+    white: float = 0.0
+    twice: float = 0.0
 
     def __post_init__(self) -> None:
-        highest = {"coarse": 1.0, "quality": 100.0, "sigma": 1.0}
-        for name in ("sigma", "chroma", "grain", "blotches", "coarse", "quality"):
+        highest = {"coarse": 1.0, "quality": 100.0, "sigma": 1.0, "flat": 1.0}
+        lowest = {"sigma": 1e-9, "chroma": 1e-9, "contrast": 1e-9, "quality": 1}
+        for name in RANGES:
             low, high = getattr(self, name)
-            floor = {"sigma": 1e-9, "chroma": 1e-9, "quality": 1}.get(name, 0)
+            floor = lowest.get(name, 0)
             if not floor <= low <= high <= highest.get(name, math.inf):
                 raise SettingError(
                     f"{name} is {(low, high)}; (lowest, highest) with {floor} <= lowest <= highest "
                     f"<= {highest.get(name, math.inf)} is needed"
                 )
-        if not 0 <= self.uncompressed <= 1:
-            raise SettingError(
-                f"uncompressed is {self.uncompressed}; a share from 0 to 1 is needed"
-            )
+        for name in ("uncompressed", "white", "twice"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingError(
+                    f"{name} is {getattr(self, name)}; a share from 0 to 1 is needed"
+                )
 
     def add(self, clean: Tensor, random: np.random.Generator) -> Tensor:
         """Return the picture with noise, clipped to 0..1, in the steps of 8 bits.
@@ -92,14 +109,22 @@ class CameraNoise:
 
     def draw(self, clean: Tensor, random: np.random.Generator) -> Tensor:
         """Return noise for the picture, before clipping and compression, float (C, H, W)."""
+        if self.white and random.random() < self.white:
+            sigma = _log_uniform(self.sigma, random)
+            white = random.standard_normal(tuple(clean.shape), dtype=np.float32)
+            return torch.from_numpy(white) * sigma
+        noise = self._correlated(clean, random)
+        return noise if self.flat == (1.0, 1.0) else noise * self._smoothed(_luma(clean), random)
+
+    def _correlated(self, clean: Tensor, random: np.random.Generator) -> Tensor:
+        """Return noise in grains and blotches, as strong in flat areas as elsewhere."""
         size = (clean.shape[1], clean.shape[2])
         sigma = _log_uniform(self.sigma, random)
         if len(clean) == 1:
             return (_field(self._luma_bands(random), size, random) * _level(clean[0], random))[
                 None
             ] * sigma
-        transform = torch.tensor(YCBCR)
-        luma = (transform[0, :, None, None] * clean).sum(0)
+        transform, luma = torch.tensor(YCBCR), _luma(clean)
         planes = [_field(self._luma_bands(random), size, random) * _level(luma, random) * sigma]
         level = _level(luma, random) * sigma * _log_uniform(self.chroma, random)
         balance = math.exp(0.25 * random.standard_normal())  # of Cr and Cb
@@ -109,6 +134,12 @@ class CameraNoise:
         second = shared * first + math.sqrt(1 - shared**2) * second
         planes += [first * level / balance, second * level * balance]
         return torch.einsum("ij,jhw->ihw", torch.linalg.inv(transform), torch.stack(planes))
+
+    def _smoothed(self, luma: Tensor, random: np.random.Generator) -> Tensor:
+        """Return what is left of the noise of each pixel (H, W), most amid strong contrast."""
+        least, half_way = random.uniform(*self.flat), _log_uniform(self.contrast, random)
+        contrast = _contrast(luma, int(random.choice([5, 7, 9])))
+        return least + (1 - least) * contrast / (contrast + half_way)
 
     def _luma_bands(self, random: np.random.Generator) -> Bands:
         fine, coarse = random.uniform(*self.grain), random.uniform(*self.coarse)
@@ -130,20 +161,48 @@ class CameraNoise:
 
     def _compressed(self, noisy: Tensor, random: np.random.Generator) -> Tensor:
         """Return the picture as it comes out of an 8-bit file, mostly of a JPEG."""
-        from PIL import Image
-
         stored = noisy.clamp(0, 1).mul(255).round().to(torch.uint8)
         quality = int(random.integers(round(self.quality[0]), round(self.quality[1]) + 1))
         halved_colour = random.random() < 0.8  # 4:2:0, else 4:4:4
         if random.random() >= self.uncompressed:
-            pixels = stored.permute(1, 2, 0).numpy()
-            file = io.BytesIO()
-            options = {"subsampling": 2 if halved_colour else 0} if len(stored) == 3 else {}
-            picture = Image.fromarray(pixels if len(stored) == 3 else pixels[..., 0])
-            picture.save(file, "JPEG", quality=quality, **options)
-            read = np.array(Image.open(file)).reshape(pixels.shape)
-            stored = torch.from_numpy(read).permute(2, 0, 1)
+            stored = _as_jpeg(stored, quality, halved_colour=halved_colour)
+        if self.twice and random.random() < self.twice:
+            down, right = (int(number) for number in random.integers(0, 8, 2))  # cropped between
+            moved = stored.roll((down, right), (1, 2))
+            moved = _as_jpeg(moved, int(random.integers(*AGAIN)), halved_colour=True)
+            stored = moved.roll((-down, -right), (1, 2))
         return stored.float() / 255
+
+
+def _as_jpeg(stored: Tensor, quality: int, *, halved_colour: bool) -> Tensor:
+    """Return uint8 (C, H, W) as a JPEG file gives it back."""
+    from PIL import Image
+
+    pixels = stored.permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    options = {"subsampling": 2 if halved_colour else 0} if len(stored) == 3 else {}
+    picture = Image.fromarray(pixels if len(stored) == 3 else pixels[..., 0])
+    picture.save(file, "JPEG", quality=quality, **options)
+    read = np.array(Image.open(file)).reshape(pixels.shape)
+    return torch.from_numpy(read).permute(2, 0, 1)
+
+
+def _luma(clean: Tensor) -> Tensor:
+    """Return (H, W) of a picture (1, H, W) or (3, H, W)."""
+    if len(clean) == 1:
+        return clean[0]
+    return (torch.tensor(YCBCR)[0, :, None, None] * clean).sum(0)
+
+
+def _contrast(luma: Tensor, side: int) -> Tensor:
+    """Return the standard deviation (H, W) in the windows around each pixel, smoothed by them."""
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False)
+
+    image = luma[None, None]
+    variance = mean(image.square()) - mean(image).square()
+    return mean(variance.clamp_min(0)).sqrt()[0, 0]
 
 
 def _log_uniform(limits: Range, random: np.random.Generator) -> float:
