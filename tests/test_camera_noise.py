@@ -123,8 +123,9 @@ def test_white_noise_is_independent_and_equally_strong() -> None:
 
 
 def test_second_compression_smooths_once_more() -> None:
+    rough = {"sigma": (0.008, 0.008), "grain": (0.0, 0.0), "coarse": (0.0, 0.0)}
     once, twice = (
-        CameraNoise(sigma=(0.006, 0.006), quality=(96, 96), uncompressed=0.0, twice=share)
+        CameraNoise(**rough, quality=(96, 96), uncompressed=0.0, twice=share)
         for share in (0.0, 1.0)
     )
     clean = GREY[:, :200, :184].clone()
