@@ -111,6 +111,30 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
     assert not same(one, three)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_named_networks_train_in_bf16_where_the_cpu_has_it(
+    monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr("masked_denoise.training.session.computes_bf16", lambda device: there)
+    narrow = {"backbone_args": {"widths": (4, 8)}}
+    named = AsymmetricMaskDenoiser("fast-unet", **narrow)
+    seen = []
+    handle = named.backbone.register_forward_hook(lambda *told: seen.append(told[2].dtype))
+    named.fit(DATA, steps=2, **FAST, device="cpu", validation=False)
+    handle.remove()
+    assert named.fit_record["precision"] == ("bf16" if there else "no")
+    assert named.fit_record["settings"]["mixed_precision"] == "auto"
+    assert seen[-1] == (torch.bfloat16 if there else torch.float32)
+    assert all(weight.dtype == torch.float32 for weight in named.parameters())
+    for other, settings in (
+        (AsymmetricMaskDenoiser(Dropping()), {}),  # one's own may hold what has no bfloat16 form
+        (AsymmetricMaskDenoiser("fast-unet", **narrow), {"mixed_precision": "no"}),
+        (AsymmetricMaskDenoiser("fast-unet", preset="amsnet", **narrow), {}),
+    ):
+        other.fit(DATA, steps=2, **FAST, device="cpu", validation=False, **settings)
+        assert other.fit_record["precision"] == "no"
+
+
 def test_nothing_is_left_behind() -> None:
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
@@ -632,8 +656,9 @@ def _train_one_of_two(folder: str) -> None:
     for number in range(2):  # twice: the process group stays
         denoiser = make(scheme=Checkerboard())  # scores as many pixels in every batch
         denoiser.fit(
-            DATA, steps=22, output=folder, resume=bool(number), clip_norm=0, ema_decay=0, **FAST
-        )
+            DATA, steps=22, output=folder, resume=bool(number), clip_norm=0, ema_decay=0,
+            mixed_precision="no", **FAST,
+        )  # fmt: skip
     rank = torch.distributed.get_rank()
     torch.save([weights(denoiser), denoiser.history], Path(folder) / f"{rank}.pt")
 
@@ -655,8 +680,9 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert all(map(torch.equal, first, second))
     assert [e["loss"] for e in history] == [e["loss"] for e in same_history]
     whole = make(scheme=Checkerboard()).fit(
-        DATA, steps=22, crop=16, batch_size=4, clip_norm=0, ema_decay=0, progress=False
-    )
+        DATA, steps=22, crop=16, batch_size=4, clip_norm=0, ema_decay=0, progress=False,
+        mixed_precision="no",
+    )  # fmt: skip
     for one, other in zip(first, weights(whole), strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 

@@ -202,7 +202,8 @@ def cast_of(precision: str, device: torch.device, weights: torch.dtype) -> torch
     """
     if precision == "auto":
         leave = weights != torch.float32 or torch.is_autocast_enabled(device.type)
-        return None if leave or not computes_bf16(device) else torch.bfloat16
+        fast = device.type != "cpu" and computes_bf16(device)
+        return torch.bfloat16 if fast and not leave else None
     if precision not in PRECISIONS:
         raise SettingError(
             f"precision is {precision!r}; 'auto', {', '.join(map(repr, PRECISIONS))} is needed"
@@ -211,7 +212,13 @@ def cast_of(precision: str, device: torch.device, weights: torch.dtype) -> torch
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Return whether a device is a GPU with arithmetic in bfloat16."""
+    """Return whether a device has arithmetic in bfloat16: some GPUs, and CPUs with AVX-512 or AMX.
+
+    What PyTorch does not know of is taken for not there.
+    """
+    if device.type == "cpu":
+        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of no version before 2.5
+        return any(getattr(torch.cpu, name, bool)() for name in asked)
     if device.type != "cuda":
         return False
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)

@@ -54,7 +54,7 @@ _DEFAULT: dict[str, dict[str, Any]] = {
         "dct_threshold": PHOTOGRAPHS,
         "turns": True,
     },
-    "fit": {"optimizer": "auto"},
+    "fit": {"optimizer": "auto", "mixed_precision": "auto"},
 }
 
 _INDEPENDENT: dict[str, dict[str, Any]] = {
@@ -83,7 +83,13 @@ _STUDENT: dict[str, dict[str, Any]] = {
         "dct_threshold": 0.0,
         "turns": False,
     },
-    "fit": {"batch_size": 8, "learning_rate": 2e-3, "loss": "psnr", "clip_norm": 0.5},
+    "fit": {
+        "batch_size": 8,
+        "learning_rate": 2e-3,
+        "loss": "psnr",
+        "clip_norm": 0.5,
+        "mixed_precision": "auto",
+    },
 }
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {

@@ -55,7 +55,9 @@ def train(
         setting("Share of the budget, or steps, with the smoothness loss.", min=0),
     ] = None,
     accumulate: Annotated[int | None, setting("Batches a step.", min=1)] = None,
-    mixed_precision: Annotated[str | None, setting("no, bf16 or fp16.")] = None,
+    mixed_precision: Annotated[
+        str | None, setting("no, bf16 or fp16; auto: bf16 where a CPU has it.")
+    ] = None,
     compile: Annotated[
         bool,
         typer.Option(

@@ -112,14 +112,16 @@ class Learner:
 
     @contextmanager
     def judged(self) -> Iterator[AsymmetricMaskDenoiser]:
-        """Lend the denoiser with the averaged weights, its backbone in evaluation mode."""
+        """Lend the denoiser with the averaged weights, its backbone in evaluation mode.
+
+        What it denoises is what a user will get: in the precision of `denoise`, not of training.
+        """
         backbone = self.denoiser.backbone
         judged = backbone if self.average is None else self.average.module
         modes = [(module, module.training) for module in backbone.modules()]
         try:
             self.denoiser.backbone = judged.eval()
-            with self.accelerator.autocast():
-                yield self.denoiser
+            yield self.denoiser
         finally:
             judged.eval()
             self.denoiser.backbone = backbone

@@ -100,7 +100,8 @@ def train(
         given: those of the settings that the user gave, where the others are still to be decided
             by the noise.
     """
-    with held_memory(), borrowed_accelerator(settings, options) as accelerator:
+    known = denoiser.backbone_name is not None
+    with held_memory(), borrowed_accelerator(settings, options, known=known) as accelerator:
         accelerator.wait_for_everyone()  # an earlier run may still be writing
         with _as_before_if_refused(denoiser):
             trainer = _prepared(kind, denoiser, make_batches, settings, options, given, accelerator)
@@ -395,8 +396,8 @@ class Trainer:
         hints = [f"lower learning_rate (now {settings.learning_rate:g})"]
         if not settings.clip_norm:
             hints.append("set clip_norm=1.0")
-        if settings.mixed_precision != "no":
-            hints.append(f"set mixed_precision='no' (now '{settings.mixed_precision}')")
+        if self.accelerator.mixed_precision != "no":
+            hints.append(f"set mixed_precision='no' (now '{self.accelerator.mixed_precision}')")
         hints.append(f"check that value_range fits the images (now {self.denoiser.value_range})")
         raise TrainingError(
             f"{what} at step {step}; the denoiser has the weights of step {self.step} again. "
@@ -449,6 +450,7 @@ class Trainer:
             "steps": self.step,
             "seconds": round(self.seconds, 3),
             "steps_per_second": self._rate(),
+            "precision": self.accelerator.mixed_precision,
             "compiled": self.learner.compiled is not None and self.learner.compiled.works,
             "stopped": self.stopped,
             "best": best and {"step": best["step"], "score": best["score"]},

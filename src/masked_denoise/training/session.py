@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..calls import computes_bf16
 from ..errors import SettingError
 from .settings import FitOptions, FitSettings
 
@@ -19,8 +20,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def borrowed_accelerator(settings: FitSettings, options: FitOptions) -> Iterator[Accelerator]:
+def borrowed_accelerator(
+    settings: FitSettings, options: FitOptions, *, known: bool
+) -> Iterator[Accelerator]:
     """Lend the accelerator of a run; accelerate and torch's generators are given back unchanged.
+
+    Args:
+        settings: of the run.
+        options: of the run.
+        known: whether the network is one of the registry, of which all train in bfloat16.
 
     Raises:
         SettingError: the device, the precision or the trackers cannot be had.
@@ -30,7 +38,7 @@ def borrowed_accelerator(settings: FitSettings, options: FitOptions) -> Iterator
     kinds = (PartialState, AcceleratorState, GradientState)
     before = [dict(kind._shared_state) for kind in kinds]
     try:
-        accelerator = _make_accelerator(settings, options)
+        accelerator = _make_accelerator(settings, options, known)
         gpus = [accelerator.device] if accelerator.device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpus):
             yield accelerator
@@ -40,15 +48,16 @@ def borrowed_accelerator(settings: FitSettings, options: FitOptions) -> Iterator
             kind._shared_state.update(state)
 
 
-def _make_accelerator(settings: FitSettings, options: FitOptions) -> Accelerator:
+def _make_accelerator(settings: FitSettings, options: FitOptions, known: bool) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.utils import GradientAccumulationPlugin
 
     device = None if options.device is None else torch.device(options.device)
+    on_cpu = device is not None and device.type == "cpu"
     try:
         accelerator = Accelerator(
-            cpu=device is not None and device.type == "cpu",
-            mixed_precision=settings.mixed_precision,
+            cpu=on_cpu,
+            mixed_precision=_precision(settings.mixed_precision, on_cpu, known),
             gradient_accumulation_plugin=GradientAccumulationPlugin(
                 num_steps=settings.accumulate, sync_with_dataloader=False
             ),
@@ -63,6 +72,18 @@ def _make_accelerator(settings: FitSettings, options: FitOptions) -> Accelerator
     if device is not None and accelerator.device.type != device.type:
         raise SettingError(f"device is '{device}', but accelerate found '{accelerator.device}'")
     return accelerator
+
+
+def _precision(asked: str, on_cpu: bool, known: bool) -> str:
+    """Return "no", "fp16" or "bf16" for what was asked, of which "auto" may be any but fp16.
+
+    It is bf16 on CPUs that compute in it, where known networks train up to twice as fast.
+    """
+    if asked != "auto":
+        return asked
+    others = (torch.cuda, torch.backends.mps, torch.xpu)
+    on_cpu = on_cpu or not any(other.is_available() for other in others)
+    return "bf16" if known and on_cpu and computes_bf16(torch.device("cpu")) else "no"
 
 
 class Interrupt:

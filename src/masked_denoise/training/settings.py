@@ -59,7 +59,7 @@ class FitSettings:
         self._check_numbers(given[0])
         _one_of("loss", self.loss, ("l1", "l2", "psnr"))
         _one_of("optimizer", self.optimizer, ("adamw", "muon", "auto"))
-        _one_of("mixed_precision", self.mixed_precision, ("no", "fp16", "bf16"))
+        _one_of("mixed_precision", self.mixed_precision, ("no", "fp16", "bf16", "auto"))
         _one_of("keep", self.keep, ("auto", "best", "last"))
         if not isinstance(self.compile, bool):
             raise SettingError(f"compile is {self.compile!r}; True or False is needed")
