@@ -226,6 +226,22 @@ def test_denoise_options_reach_the_work(tmp_path: Path, model: Path) -> None:
     assert tree(tmp_path / "out") == ["a_x.tif"]
 
 
+def test_precision_reaches_the_network(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    source = save(tmp_path / "a.png", alike(random.integers(0, 256, (65, 65, 3), dtype=np.uint8)))
+    pixels = read_image(source).pixels
+    denoiser = AsymmetricMaskDenoiser.from_pretrained("camera-small")
+    found = []
+    for precision in ("float32", "bf16"):
+        target = tmp_path / f"{precision}.png"
+        run("denoise", source, "-o", target, "--device", "cpu", "--precision", precision)
+        found.append(read_image(target).pixels)
+        np.testing.assert_array_equal(found[-1], denoiser.denoise(pixels, precision=precision))
+    assert not np.array_equal(*found)
+    shown = run("denoise", source, "-o", tmp_path / "b.png", "--precision", "half", code=2)
+    assert "precision is 'half'" in words(shown)
+
+
 def test_quiet_prints_nothing(tmp_path: Path, model: Path) -> None:
     source = save(tmp_path / "a.png")
     assert run("denoise", source, "-o", tmp_path / "b.png", "-m", model, "-q").output == ""

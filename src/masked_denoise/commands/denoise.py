@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..pretrained.shipped import DEFAULT_MODEL, STRONG_MODEL
+from ..pretrained.shipped import DEFAULT_MODEL
 from . import options
-from .job import FIT_MINUTES, Request, given_models, look_at, ready_models, strong_models
+from .job import FIT_MINUTES, Request, given_models, leaves_clean, look_at, ready_models
 from .options import DENOISING, FITTING, OUTPUT
 from .preview import show_preview
 from .terminal import Terminal, duration, number, plain
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 HELP = """Denoise pictures: PNG, JPEG, TIFF or NPY, grey, colour or any number of channels.
 
-Without --model photographs are denoised by camera-small, those with strong noise by camera-strong,
-which come with the package. --adapt trains them further on the noisy pictures themselves, --fit
-trains a masked network on nothing but them; neither needs a clean picture. Pictures of
+Without --model photographs are denoised by camera-small, which comes with the package. --adapt
+trains it further on the noisy pictures themselves, --fit trains a masked network on nothing but
+them; neither needs a clean picture. Pictures of
 floats, with other channels, or with noise that is independent from pixel to pixel are fitted for 2
 minutes; those with hardly any noise stay as they are. Results keep format, depth, alpha,
 colour profile and sub-folders; JPEG comes out as PNG unless --format jpeg is given."""
@@ -125,6 +125,7 @@ def denoise(
         typer.Option(metavar="FOLDER", help="Clean pictures, to measure the results with."),
     ] = None,
     device: options.Device = None,
+    precision: options.Precision = "auto",
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
@@ -148,7 +149,8 @@ def denoise(
     request = Request(
         Terminal(quiet), output, model, clean, report, None if preview else save_model,
         backbone or "fast-unet", preset, minutes, adapt, fit_steps, seed,
-        options.choose_device(device), passes, strength, nan, quality,
+        options.choose_device(device), options.check_precision(precision), passes, strength, nan,
+        quality,
     )  # fmt: skip
     failed = show_preview(request, plan) if preview else _denoise(request, plan)
     if failed:
@@ -181,15 +183,13 @@ def _denoise(request: Request, plan: Plan) -> bool:
     partners = _partners(request, plan, pictures)
     usable = {picture.path for picture in pictures}
     tasks = [task for task in plan.tasks if task.source in usable]
-    strong: Models = {}
     if tasks:
         models = ready_models(request, models, pictures)
-        strong = strong_models(request, models)
     with terminal.track("denoising", len(tasks)) as advance:
         summary = denoise_files(
-            tasks, models, strong=strong, leave_clean=strong.keys(), passes=request.passes,
+            tasks, models, leave_clean=leaves_clean(request, models), passes=request.passes,
             seed=request.seed, strength=request.strength, nan=request.nan,
-            quality=request.quality, on_file=advance,
+            precision=request.precision, quality=request.quality, on_file=advance,
         )  # fmt: skip
     terminal.failed(summary.failures)
     failed = len(failures) + len(summary.failures)
@@ -241,12 +241,6 @@ def _tell(terminal: Terminal, summary: Summary, failed: int) -> None:
         each = duration(sum(one.seconds for one in done) / len(done))
         count = f"{len(done)} picture{'s' * (len(done) > 1)}"
         terminal.say(f"[green]Denoised[/green] {count}, {each} each: {plain(place)}")
-    noisiest = [one.task.source for one in done if one.strong]
-    if noisiest:
-        count = f"{len(noisiest)} of them" if len(noisiest) < len(done) else "All of them"
-        terminal.note(
-            f"{count} had strong noise and got {STRONG_MODEL}, such as {plain(noisiest[0])}"
-        )
     clean = [one.task.source for one in done if one.clean]
     if clean:
         count = f"{len(clean)} of them" if len(clean) < len(done) else "All of them"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SettingError
-from ..pretrained.shipped import DEFAULT_MODEL, SHIPPED, STRONG_MODEL, as_grey
+from ..pretrained.shipped import DEFAULT_MODEL, SHIPPED, as_grey
 from .terminal import Terminal, duration, plain
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Request:
     steps: int | None
     seed: int
     device: str
+    precision: str
     passes: int | None
     strength: float
     nan: str
@@ -135,8 +136,6 @@ def ready_models(
             request.terminal.note(
                 f"No --model given: taking {DEFAULT_MODEL}, which comes with the package.{hint}"
             )
-        if request.adapt is not None:
-            _take_strong(request, models, suited)
     rest = [one for one in pictures if one.channels not in models]
     if rest and request.adapt is not None:
         raise SettingError(
@@ -170,29 +169,10 @@ def ready_models(
     return models
 
 
-def strong_models(request: Request, models: Models) -> Models:
-    """Return what pictures with strong noise get, where the model of the package was taken."""
-    from ..jobs import batch
-
+def leaves_clean(request: Request, models: Models) -> list[int]:
+    """Return the kinds of which clean pictures stay: those that the model of the package takes."""
     usual = request.wants_shipped and request.adapt is None
-    return batch.strong_models(models) if usual else {}
-
-
-def _take_strong(
-    request: Request, models: dict[int, AsymmetricMaskDenoiser], pictures: Sequence[Picture]
-) -> None:
-    """Put the model for strong noise in the place of the usual one, for kinds that have such."""
-    from ..jobs import batch
-    from ..jobs.survey import by_channels, kind_name
-
-    groups = by_channels([one for one in pictures if one.finite])
-    for channels, strong in batch.strong_models(models).items():
-        if channels in groups and batch.much_noise(groups[channels], strong):
-            models[channels] = strong
-            request.terminal.note(
-                f"The noise of the {kind_name(channels)} pictures is strong: {STRONG_MODEL} is "
-                "what is adapted."
-            )
+    return [channels for channels, one in models.items() if usual and one.preset == "student"]
 
 
 def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models:

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..pretrained.shipped import STRONG_MODEL
-from .job import (
-    Request,
-    given_models,
-    look_at,
-    ready_models,
-    strong_models,
-    training_minutes,
-)
+from .job import Request, given_models, leaves_clean, look_at, ready_models, training_minutes
 from .terminal import duration, plain
 
 if TYPE_CHECKING:
@@ -44,14 +36,12 @@ def show_preview(request: Request, plan: Plan) -> bool:
     short = min(whole, PREVIEW_MINUTES)
     fitting = 60 * sum(training_minutes(request, one) for one in groups.values())
     models = ready_models(request, models, group, short)
-    strong = strong_models(request, models)
-    denoiser = model_for(read_image(chosen.path), models, strong)
-    if denoiser in strong.values():
-        request.terminal.note(f"Its noise is strong: taking {STRONG_MODEL}.")
+    denoiser = model_for(read_image(chosen.path), models)
     made = make_preview(
-        chosen.path, target, denoiser, leave_clean=denoiser.channels in strong,
-        passes=request.passes, seed=request.seed, strength=request.strength, nan=request.nan,
-        result_suffix=result.suffix,
+        chosen.path, target, denoiser,
+        leave_clean=denoiser.channels in leaves_clean(request, models), passes=request.passes,
+        seed=request.seed, strength=request.strength, nan=request.nan,
+        precision=request.precision, result_suffix=result.suffix,
     )  # fmt: skip
     say = request.terminal.say
     say(

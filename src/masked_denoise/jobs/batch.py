@@ -5,16 +5,13 @@ A file that cannot be used becomes a `Failure` with the reason, and the others a
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from ..errors import DataError, ImageWriteError, MaskedDenoiseError
 from ..images import SUFFIXES, ImageFile, read_image, write_image
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 Models = Mapping[int, "AsymmetricMaskDenoiser"]
 
 _LOOKS, _LOOK_PIXELS = 8, 1 << 22  # pictures and pixels whose noise is looked at
-_SAMPLES = 5  # pictures by which is decided how strong the noise of all is
 _MUCH = 2 / 255  # standard deviation of noise, where white is 1
 DIM = 0.3  # the brightest pixel of 14 bits stored in 16 stands at a quarter of the scale
 
@@ -43,13 +39,11 @@ class Done:
     Attributes:
         task: the file.
         seconds: that it took with reading and writing.
-        strong: whether its noise was strong, and it got the model for that.
         clean: whether it had hardly any noise, and was left as it was.
     """
 
     task: Task
     seconds: float
-    strong: bool = False
     clean: bool = False
 
 
@@ -184,40 +178,6 @@ def shipped_models(
     return {channels: colour if channels == 3 else as_grey(colour) for channels in kinds}
 
 
-def strong_models(models: Models) -> dict[int, AsymmetricMaskDenoiser]:
-    """Return the models of the package for strong noise, beside those for usual noise.
-
-    Args:
-        models: of `shipped_models`, and others, which are passed over.
-    """
-    from ..pretrained.shipped import STRONG_MODEL, as_grey, load_shipped
-
-    found = {}
-    for channels, usual in models.items():
-        if usual.preset == "student":
-            strong = load_shipped(STRONG_MODEL)
-            strong = strong if channels == 3 else as_grey(strong)
-            found[channels] = strong.to(next(usual.backbone.parameters()).device)
-    return found
-
-
-def much_noise(pictures: Sequence[Picture], strong: AsymmetricMaskDenoiser) -> bool:
-    """Return whether most of some pictures of one kind have strong noise.
-
-    Args:
-        pictures: from `survey`.
-        strong: the model for strong noise, of their number of channels.
-    """
-    from ..pretrained.by_noise import mostly_strong
-
-    def readable() -> Iterator[NDArray[Any]]:
-        for one in spread(pictures, _SAMPLES):
-            with contextlib.suppress(MaskedDenoiseError):  # training will tell
-                yield read_image(one.path).pixels
-
-    return mostly_strong(readable(), strong)
-
-
 def adapt_models(
     models: Models,
     pictures: Sequence[Picture],
@@ -257,12 +217,12 @@ def denoise_files(
     tasks: Iterable[Task],
     models: Models,
     *,
-    strong: Models | None = None,
     leave_clean: Collection[int] = (),
     passes: int | None = None,
     seed: int = 0,
     strength: float = 1.0,
     nan: str = "error",
+    precision: str = "auto",
     quality: int = 95,
     on_file: Callable[[Done | Failure], None] | None = None,
 ) -> Summary:
@@ -276,14 +236,13 @@ def denoise_files(
     Args:
         tasks: what to denoise.
         models: a denoiser by number of channels.
-        strong: the same, of `strong_models`; they take the pictures with strong noise.
         leave_clean: numbers of channels of which pictures with hardly any noise stay as they are;
             for models of the package.
-        passes, seed, strength, nan: as for `AsymmetricMaskDenoiser.denoise`.
+        passes, seed, strength, nan, precision: as for `AsymmetricMaskDenoiser.denoise`.
         quality: of JPEG, where that is written.
         on_file: called after every file, in their order, in the thread of the caller.
     """
-    from ..pretrained.by_noise import was_clean
+    from ..pretrained.cleanness import was_clean
 
     done: list[Done] = []
     failures: list[Failure] = []
@@ -297,16 +256,16 @@ def denoise_files(
     def work(task: Task, held: _Held) -> _Held:
         start = time.perf_counter()
         _check_disk(trouble)
-        model = model_for(held.image, models, strong or {})
+        model = model_for(held.image, models)
         pixels = model.denoise(
-            held.image.pixels, passes=passes, seed=seed, strength=strength, nan=nan
-        )
+            held.image.pixels, passes=passes, seed=seed, strength=strength, nan=nan,
+            precision=precision,
+        )  # fmt: skip
         is_clean = model.channels in leave_clean and was_clean(
             held.image.pixels, pixels, strength=strength
         )
         image = held.image if is_clean else replace(held.image, pixels=pixels)
-        is_strong = model in (strong or {}).values() and not is_clean
-        return _Held(image, held.seconds + time.perf_counter() - start, is_strong, is_clean)
+        return _Held(image, held.seconds + time.perf_counter() - start, is_clean)
 
     def write(task: Task, held: _Held) -> Done:
         start = time.perf_counter()
@@ -316,7 +275,7 @@ def denoise_files(
         except ImageWriteError as error:
             trouble.extend(_disk_trouble(error))
             raise
-        return Done(task, held.seconds + time.perf_counter() - start, held.strong, held.clean)
+        return Done(task, held.seconds + time.perf_counter() - start, held.clean)
 
     def report(task: Task, outcome: Callable[[], Done]) -> None:
         told: Done | Failure
@@ -335,11 +294,10 @@ def denoise_files(
 
 @dataclass(frozen=True)
 class _Held:
-    """A picture on its way, the seconds spent on it, whether it had strong noise, or hardly any."""
+    """A picture on its way, the seconds spent on it, and whether it had hardly any noise."""
 
     image: ImageFile
     seconds: float
-    strong: bool = False
     clean: bool = False
 
 
@@ -356,8 +314,8 @@ def new_denoiser(
         return AsymmetricMaskDenoiser(backbone, channels=channels, preset=preset, **settings)  # type: ignore[arg-type]
 
 
-def model_for(image: ImageFile, models: Models, strong: Models) -> AsymmetricMaskDenoiser:
-    """Return the denoiser for a picture: by its channels, and by how strong its noise is.
+def model_for(image: ImageFile, models: Models) -> AsymmetricMaskDenoiser:
+    """Return the denoiser for a picture, by its channels.
 
     Raises:
         DataError: there is none for so many channels.
@@ -366,11 +324,6 @@ def model_for(image: ImageFile, models: Models, strong: Models) -> AsymmetricMas
     if channels not in models:
         known = " or ".join(map(str, sorted(models)))
         raise DataError(f"it has {channels} channels, the model takes {known}")
-    if channels in strong:
-        from ..pretrained.by_noise import noise_is_strong
-
-        if noise_is_strong(image.pixels, strong[channels]):
-            return strong[channels]
     return models[channels]
 
 

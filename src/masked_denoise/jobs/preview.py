@@ -61,6 +61,7 @@ def make_preview(
     seed: int = 0,
     strength: float = 1.0,
     nan: str = "error",
+    precision: str = "auto",
     result_suffix: str = ".png",
 ) -> Preview:
     """Return where the crop with its denoised version beside it was written, and the speed.
@@ -71,14 +72,14 @@ def make_preview(
         denoiser: of the picture's number of channels.
         side: of the crop, in pixels.
         leave_clean: show a crop with hardly any noise as it came; for models of the package.
-        passes, seed, strength, nan: as for `AsymmetricMaskDenoiser.denoise`.
+        passes, seed, strength, nan, precision: as for `AsymmetricMaskDenoiser.denoise`.
         result_suffix: of the files of the job, whose encoding is timed, too.
 
     Raises:
         ImageReadError, ImageWriteError: a file cannot be read or written.
         Whatever `AsymmetricMaskDenoiser.denoise` raises.
     """
-    from ..pretrained.by_noise import was_clean
+    from ..pretrained.cleanness import was_clean
 
     start = time.perf_counter()
     image = read_image(source)
@@ -88,7 +89,7 @@ def make_preview(
 
     def denoise(pixels: Array) -> Array:
         result: Array = denoiser.denoise(
-            pixels, passes=passes, seed=seed, strength=strength, nan=nan
+            pixels, passes=passes, seed=seed, strength=strength, nan=nan, precision=precision
         )
         return result
 

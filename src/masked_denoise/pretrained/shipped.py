@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 DEFAULT_MODEL = "camera-small"
-"""What `masked-denoise denoise` takes where no model is named ..."""
-STRONG_MODEL = "camera-strong"
-"""... and for pictures with much noise."""
+"""What `masked-denoise denoise` takes where no model is named."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +43,16 @@ class ShippedModel:
         return Path(__file__).parent / "models" / self.name
 
 
-_KODAK = (
-    "22 of the 24 pictures of the Kodak lossless true colour image suite (released for "
-    "unrestricted use), with simulated camera noise; no real noisy picture."
-)
 _MODELS = (
     ShippedModel(
         name=DEFAULT_MODEL,
         backbone="fast-student",
         license="apache-2.0",
-        training_data=_KODAK,
+        training_data=(
+            "22 of the 24 pictures of the Kodak lossless true colour image suite (released for "
+            "unrestricted use), with simulated camera noise; no real noisy picture."
+        ),
         note="photographs as they come out of cameras and phones, 8 or 16 bits, colour or grey",
-    ),
-    ShippedModel(
-        name=STRONG_MODEL,
-        backbone="fast-student",
-        license="apache-2.0",
-        training_data=_KODAK,
-        note="the same with strong noise, about 7 of 255 and more, as from high sensitivities",
     ),
 )
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 MEGAPIXELS = 4.0
-LOOKS = 5  # windows, about, by which the reference is chosen
 SHRINK = 2.0
 TRUE_OVER_REMOVED = 1.3  # noise, to what a good model takes off: chosen on half of the dev scenes
 QUIETEST = 0.5 / 255
@@ -78,7 +77,7 @@ def rank_models(
             of float values.
         noisy: noisy pictures, in any of the forms that `fit` takes.
         reference: cleans the pictures for the test; it should be a good one. Default: the model
-            camera-small, or camera-strong where most have strong noise; both come with the package.
+            that comes with the package.
         megapixels: how many million pixels are looked at. Of more, windows are taken.
         seed: of windows, noise and masks.
 
@@ -97,7 +96,7 @@ def rank_models(
     if not megapixels > 0:
         raise SettingError(f"megapixels is {megapixels}; a number above 0 is needed")
     windows = windows_of(noisy, like.channels, megapixels, seed)
-    reference = reference or _shipped(like, windows)
+    reference = reference or _shipped(like)
     if reference.channels != like.channels:
         raise SettingError(
             f"the reference has {reference.channels} channels, the models have {like.channels}; "
@@ -184,17 +183,10 @@ def _alike(models: Mapping[str, AsymmetricMaskDenoiser]) -> AsymmetricMaskDenois
     return first
 
 
-def _shipped(like: AsymmetricMaskDenoiser, windows: Sequence[Array]) -> AsymmetricMaskDenoiser:
-    """Return the model of the package that suits most windows, for what another model takes."""
-    from ..pretrained.by_noise import mostly_strong
-    from ..pretrained.shipped import DEFAULT_MODEL, STRONG_MODEL, as_grey, load_shipped
+def _shipped(like: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
+    """Return the model of the package, for what another model takes."""
+    from ..pretrained.shipped import as_grey, load_shipped
 
-    def load(name: str) -> AsymmetricMaskDenoiser:
-        model = load_shipped(name) if like.channels == 3 else as_grey(load_shipped(name))
-        model.value_range = like.value_range
-        return model.to(next(like.backbone.parameters(), torch.empty(0)).device)
-
-    strong = load(STRONG_MODEL)
-    some = windows[:: max(len(windows) // LOOKS, 1)]
-    looks = (np.moveaxis(smaller(one, 1, like.value_range), 0, 2) for one in some)
-    return strong if mostly_strong(looks, strong) else load(DEFAULT_MODEL)
+    model = load_shipped() if like.channels == 3 else as_grey(load_shipped())
+    model.value_range = like.value_range
+    return model.to(next(like.backbone.parameters(), torch.empty(0)).device)

@@ -1,4 +1,4 @@
-"""Strong noise gets the model that is made for it, picture by picture, and nothing else does."""
+"""Pictures with hardly any noise stay as they are; strong noise is no reason to."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.camera_noise import CameraNoise
 from masked_denoise.cli import app
 from masked_denoise.images import ImageFile, read_image, write_image
-from masked_denoise.metrics import score
-from masked_denoise.pretrained.by_noise import noise_is_strong, noise_level, was_clean
-from masked_denoise.pretrained.shipped import SHIPPED, STRONG_MODEL, as_grey, load_shipped
-from masked_denoise.samples import list_samples, sample_path
-from masked_denoise.training.ranking import rank_models
+from masked_denoise.pretrained.cleanness import was_clean
+from masked_denoise.pretrained.shipped import as_grey, load_shipped
+from masked_denoise.samples import sample_path
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -36,53 +33,6 @@ def _noisy(name: str, level: float, *, grey: bool = False) -> tuple[Pixels, Pixe
     return np.ascontiguousarray(first), np.ascontiguousarray(second)
 
 
-@pytest.mark.parametrize("name", list_samples())
-@pytest.mark.parametrize("grey", [False, True])
-def test_strong_noise_is_told_from_weak(name: str, grey: bool) -> None:
-    strong = load_shipped(STRONG_MODEL)
-    strong = as_grey(strong) if grey else strong
-    levels = [255 * noise_level(_noisy(name, sigma, grey=grey)[0], strong) for sigma in (2, 3, 16)]
-    assert levels == sorted(levels)
-    assert 1 < levels[0] < 4
-    assert 8 < levels[2] < 22
-    for sigma, wanted in ((0.1, False), (3, False), (12, True), (30, True)):
-        assert noise_is_strong(_noisy(name, sigma, grey=grey)[0], strong) is wanted
-
-
-def test_small_pictures_have_no_level() -> None:
-    strong = load_shipped(STRONG_MODEL)
-    noise = np.random.default_rng(0).integers(0, 256, (40, 15, 3), dtype=np.uint8)
-    assert noise_level(noise, strong) == 0
-    assert noise_level(noise.repeat(2, 1), strong) > 0
-
-
-def test_black_and_white_areas_tell_nothing() -> None:
-    strong = load_shipped(STRONG_MODEL)
-    noisy, _ = _noisy("parrot", 20)
-    noisy[: len(noisy) // 2] = 0
-    noisy[:, :100] = 255
-    assert noise_is_strong(noisy, strong)
-    assert noise_level(np.zeros((64, 64, 3), np.uint8), strong) == 0
-
-
-def test_rank_cleans_strong_noise_with_the_model_for_it() -> None:
-    noisy, _ = _noisy("parrot", 20)
-    models = {name: load_shipped(name) for name in SHIPPED}
-    assert [one.name for one in rank_models(models, noisy)] == [STRONG_MODEL, "camera-small"]
-    noisy, _ = _noisy("parrot", 3)
-    assert [one.name for one in rank_models(models, noisy)] == ["camera-small", STRONG_MODEL]
-
-
-def test_the_model_is_worth_its_place() -> None:
-    for name in list_samples():
-        noisy, clean = _noisy(name, 20)
-        results = [load_shipped(model).denoise(noisy) for model in SHIPPED]
-        psnr = [score(one, clean)["psnr"] for one in (noisy, *results)]
-        assert psnr[2] > psnr[1] + 2 > psnr[0] + 3
-    sizes = [file.stat().st_size for model in SHIPPED.values() for file in model.folder.iterdir()]
-    assert sum(sizes) < 5e6  # all models together
-
-
 def _run(*arguments: object) -> str:
     result = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -94,49 +44,6 @@ def _save(folder: Path, **levels: float) -> Path:
     for name, level in levels.items():
         write_image(folder / f"{name}.png", ImageFile(_noisy("parrot", level)[0]))
     return folder
-
-
-def test_the_command_chooses_for_each_picture(tmp_path: Path) -> None:
-    source = _save(tmp_path / "in", calm=3, loud=20)
-    text = _run("denoise", source, "-o", tmp_path / "out")
-    assert "1 of them had strong noise and got camera-strong" in text
-    assert "loud.png" in text
-    for name, model in (("calm", "camera-small"), ("loud", STRONG_MODEL)):
-        noisy = read_image(source / f"{name}.png").pixels
-        wanted = load_shipped(model).denoise(noisy)
-        assert np.array_equal(read_image(tmp_path / "out" / f"{name}.png").pixels, wanted)
-    named = _run("denoise", source, "-o", tmp_path / "named", "--model", "camera-small")
-    assert "strong noise" not in named
-    shown = _run("denoise", source / "loud.png", "-o", tmp_path / "one.png", "--preview")
-    assert "Its noise is strong: taking camera-strong" in shown
-    calm = _run("denoise", source / "calm.png", "-o", tmp_path / "two.png", "--preview")
-    assert "strong" not in calm
-
-
-@pytest.mark.parametrize(("levels", "wanted"), [((3, 20, 20), True), ((3, 3, 20), False)])
-def test_what_is_adapted_suits_most_pictures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, levels: tuple[float, ...], wanted: bool
-) -> None:
-    adapted = []
-
-    def adapt(self: AsymmetricMaskDenoiser, noisy: object, **settings: Any) -> None:
-        adapted.append(self)
-
-    monkeypatch.setattr(AsymmetricMaskDenoiser, "adapt", adapt)
-    source = _save(tmp_path / "in", **{f"p{k}": level for k, level in enumerate(levels)})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("masked_denoise.jobs.batch.adapt_models", _adapt_all)
-        text = _run("denoise", source, "-o", tmp_path / "out", "--adapt", 1)
-    assert ("camera-strong is what is adapted" in text) is wanted
-    expected = load_shipped(STRONG_MODEL if wanted else "camera-small").backbone.state_dict()
-    (model,) = adapted
-    assert all(torch.equal(a, expected[k]) for k, a in model.backbone.state_dict().items())
-    assert "got camera-strong" not in text
-
-
-def _adapt_all(models: Any, pictures: Any, **settings: Any) -> None:
-    for model in models.values():
-        model.adapt(pictures)
 
 
 def test_the_command_leaves_clean_pictures_as_they_are(tmp_path: Path) -> None:
@@ -185,7 +92,6 @@ def test_a_grey_frame_hides_no_noise(level: int) -> None:
     framed = np.full((2 * height, 2 * width, 3), 128, np.uint8)
     framed[height // 2 :][:height, width // 2 :][:, :width] = noisy
     assert not was_clean(framed, load_shipped().denoise(framed))
-    assert noise_is_strong(framed, load_shipped(STRONG_MODEL)) is (level == 20)
 
 
 @pytest.mark.parametrize("background", [255, 200])

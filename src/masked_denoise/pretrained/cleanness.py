@@ -1,14 +1,12 @@
-"""Which model of the package suits a picture: the usual one, or the one for strong noise.
+"""Whether a picture had hardly any noise, so that it should stay as it is.
 
-Strong noise is everywhere in a picture, texture seldom is: what the model for strong noise takes
-off is therefore looked at where it takes off little. A picture that is sharp texture all over
-passes for noisy.
+Noise is everywhere in a picture, texture seldom is: what a model takes off is therefore looked at
+where it takes off little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,37 +17,14 @@ from ..camera_noise import YCBCR
 from ..robust import differ
 from ..values import to_batch
 
-if TYPE_CHECKING:
-    from ..denoiser import AsymmetricMaskDenoiser
-
-STRONG = 6.5 / 255
-"""Level from which noise is strong. Of 40 photographs of five cameras none has more than 3.3; clean
-and sharp ones may have up to 6.4, full of texture 8."""
 CLEAN = 0.4 / 255
 """Level below which a picture is clean; to round to 8 bits adds 0.29. Of 40 noisy photographs one
 has 0.44 and the others 0.6 or more, of the means of many shots of the same scenes 7 have less."""
-_SIDE = 128  # of the four windows that are looked at, in pixels
 _BLOCK = 16  # side of the squares in which the level is taken
 _ROWS = 32  # of squares in a picture, about, at most
 _CLIPPED = 0.2  # share of black and white pixels with which a square tells nothing
 _CALM = 0.25  # share of the squares that are calmer than the one that counts
 _DRAWN = 0.1  # share of the squares with any noise that are full of it, of a drawing at most
-
-
-def noise_is_strong(pixels: NDArray[Any], strong: AsymmetricMaskDenoiser) -> bool:
-    """Return whether camera-strong suits a picture better than camera-small.
-
-    Args:
-        pixels: (H, W) or (H, W, C) of integers, C of 1 or 3.
-        strong: camera-strong, for C channels.
-    """
-    return noise_level(pixels, strong) > STRONG
-
-
-def mostly_strong(pictures: Iterable[NDArray[Any]], strong: AsymmetricMaskDenoiser) -> bool:
-    """Return whether more than half of the pictures have strong noise; see `noise_is_strong`."""
-    votes = [noise_is_strong(one, strong) for one in pictures]
-    return 2 * sum(votes) > len(votes)
 
 
 def was_clean(pixels: NDArray[Any], denoised: NDArray[Any], *, strength: float = 1.0) -> bool:
@@ -69,39 +44,6 @@ def was_clean(pixels: NDArray[Any], denoised: NDArray[Any], *, strength: float =
         return True
     levels = _deviations(noisy, _squares(denoised))
     return bool(levels) and float(np.quantile(levels, _CALM)) < CLEAN * strength
-
-
-def noise_level(pixels: NDArray[Any], strong: AsymmetricMaskDenoiser) -> float:
-    """Return the standard deviation of the noise of luma in calm areas, where white is 1.
-
-    Args:
-        pixels: (H, W) or (H, W, C) of integers, C of 1 or 3.
-        strong: camera-strong, for C channels.
-
-    Returns:
-        The level, of squares that are not black or white; 0 where there are none, as where a side
-        has less than 16 pixels.
-    """
-    levels: list[float] = []
-    for window in _windows(pixels):
-        clean = strong.denoise(window, passes=1, precision="float32")
-        levels += _deviations(_squares(window), _squares(clean))
-    return float(np.quantile(levels, _CALM)) if levels else 0.0
-
-
-def _windows(pixels: NDArray[Any]) -> list[NDArray[Any]]:
-    """Return windows around the middles of the four quarters, of small pictures fewer."""
-    starts = []
-    for length in pixels.shape[:2]:
-        room = max(length - _SIDE, 0)
-        near = max(length // 4 - _SIDE // 2, 0)
-        starts.append([near, room - near] if room >= _SIDE // 2 else [room // 2])
-    rows, columns = starts
-    return [
-        np.ascontiguousarray(pixels[row : row + _SIDE, column : column + _SIDE])
-        for row in rows
-        for column in columns
-    ]
 
 
 def _squares(pixels: NDArray[Any]) -> Tensor:
