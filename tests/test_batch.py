@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from masked_denoise import AsymmetricMaskDenoiser
+from masked_denoise import AsymmetricMaskDenoiser, atomic
 from masked_denoise.errors import (
     DataError,
     ImageReadError,
@@ -103,6 +103,24 @@ def test_one_file_may_go_to_a_file(photos: Path, tmp_path: Path) -> None:
             make_plan(inputs, tmp_path / "x.png")
 
 
+def test_one_file_does_not_make_a_folder_named_like_a_picture(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"\.gif cannot be written; end it in \.png"):
+        make_plan([photos / "a.png"], tmp_path / "x.gif")
+    (tmp_path / "old.gif").mkdir()
+    assert len(make_plan([photos / "a.png"], tmp_path / "old.gif").tasks) == 1
+
+
+def test_results_beside_their_inputs_are_no_inputs_of_the_next_run(photos: Path) -> None:
+    (photos / "a_clean.png").write_bytes((photos / "a.png").read_bytes())
+    plan = make_plan([photos], photos, suffix="_clean", existing="skip")
+    assert [task.source.name for task in plan.tasks] == ["b.jpg", "c.tif"]
+    assert [task.target.name for task in plan.skipped] == ["a_clean.png"]
+    with pytest.raises(SettingError, match=r"a_clean\.png exists already"):
+        make_plan([photos], photos, suffix="_clean")
+    with pytest.raises(SettingError, match="would replace"):  # it may be a picture of the user's
+        make_plan([photos], photos, suffix="_clean", existing="overwrite")
+
+
 def test_what_exists_is_not_replaced_unless_asked(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     there = save(out / "a.png")
@@ -143,7 +161,7 @@ def test_a_folder_that_cannot_be_written_is_told_beforehand(
     def refuse(**where: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(plan.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(atomic.tempfile, "TemporaryFile", refuse)
     with pytest.raises(ImageWriteError, match="Permission denied; choose another"):
         check_writable(tmp_path / "else")
 

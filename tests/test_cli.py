@@ -599,6 +599,10 @@ def test_inspect_tells_text_json_and_plot(tmp_path: Path) -> None:
     assert told["noise"]["colour"]["train_stride"] == 1
     assert Image.open(tmp_path / "n_grey.png").size == Image.open(tmp_path / "n_colour.png").size
     assert "exists already" in words(run(*base, code=2))
+    (tmp_path / "n.json").unlink()
+    (tmp_path / "n_grey.png").write_text("mine")
+    assert "n_grey.png exists already" in words(run(*base, code=2))
+    assert (tmp_path / "n_grey.png").read_text() == "mine"
     assert "must end in" in words(run("inspect", tmp_path / "in", "--plot", "n.gif", code=2))
 
 

@@ -17,6 +17,8 @@ from masked_denoise import AsymmetricMaskDenoiser, NothingHidden
 from masked_denoise.cli import app
 from masked_denoise.compare import (
     Comparison,
+    Outcome,
+    _compare_to_first,
     compare_recipes,
     interval_over_scenes,
     masked_score,
@@ -153,14 +155,15 @@ def test_without_pairs_the_masked_score(folders: tuple[Path, Path]) -> None:
     assert "withheld" in found.convention
 
 
+@pytest.mark.parametrize("kind", [TrainingError, RuntimeError, MemoryError])
 def test_a_recipe_that_fails_does_not_stop_the_others(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     fit = AsymmetricMaskDenoiser.fit
 
     def broken(self: AsymmetricMaskDenoiser, *arguments: Any, **named: Any) -> Any:
         if self.train_strides == (3,):
-            raise TrainingError("the loss is nan")
+            raise kind("the loss is nan")
         return fit(self, *arguments, **named)
 
     monkeypatch.setattr(AsymmetricMaskDenoiser, "fit", broken)
@@ -173,6 +176,19 @@ def test_a_recipe_that_fails_does_not_stop_the_others(
     assert [one.failed for one in found.outcomes] == ["the loss is nan", None]
     assert seen == ["bad", "good"]
     assert found.to_csv().splitlines()[1].endswith("the loss is nan")
+
+
+def test_pictures_without_any_error_have_no_gain_to_tell() -> None:
+    outcomes = [
+        Outcome("a", numbers={"psnr": 1.0}, images=[{"image": f"s_{k}.png", "psnr": k or None}
+                for k in range(3)])
+        for _ in range(2)
+    ]  # fmt: skip
+    _compare_to_first(outcomes[1], outcomes[:1])
+    assert outcomes[1].numbers["gain"] == 0
+    perfect = Outcome("b", numbers={"psnr": 1.0}, images=[{"image": "s_0.png", "psnr": None}] * 3)
+    _compare_to_first(perfect, outcomes[:1])
+    assert "gain" not in perfect.numbers
 
 
 def test_interrupted_training_ends_the_comparison(

@@ -36,6 +36,7 @@ from masked_denoise.images import (
     read_image,
     write_image,
 )
+from masked_denoise.jobs.survey import survey
 
 Array = np.ndarray[Any, Any]
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -885,3 +886,13 @@ def test_results_never_meet_each_other_or_an_input(tmp_path: Path) -> None:
     both = find_images([tmp_path / "in", tmp_path / "more"])
     with pytest.raises(SettingError, match=r"a\.jpg and .*a\.png would both become"):
         output_paths(both, tmp_path / "out")
+
+
+def test_a_full_memory_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> ImageFile:
+        raise MemoryError("Unable to allocate 90 GiB")
+
+    monkeypatch.setattr("masked_denoise.images.files.decode", full)
+    (tmp_path / "a.png").write_bytes(b"")
+    _, (failure,) = survey([tmp_path / "a.png"])
+    assert "too large for this machine's memory" in str(failure)

@@ -122,8 +122,7 @@ def test_named_networks_train_in_bf16_where_the_cpu_has_it(
     handle = named.backbone.register_forward_hook(lambda *told: seen.append(told[2].dtype))
     named.fit(DATA, steps=2, **FAST, device="cpu", validation=False)
     handle.remove()
-    assert named.fit_record["precision"] == ("bf16" if there else "no")
-    assert named.fit_record["settings"]["mixed_precision"] == "auto"
+    assert named.fit_record["settings"]["mixed_precision"] == ("bf16" if there else "no")
     assert seen[-1] == (torch.bfloat16 if there else torch.float32)
     assert all(weight.dtype == torch.float32 for weight in named.parameters())
     for other, settings in (
@@ -132,7 +131,7 @@ def test_named_networks_train_in_bf16_where_the_cpu_has_it(
         (AsymmetricMaskDenoiser("fast-unet", preset="amsnet", **narrow), {}),
     ):
         other.fit(DATA, steps=2, **FAST, device="cpu", validation=False, **settings)
-        assert other.fit_record["precision"] == "no"
+        assert other.fit_record["settings"]["mixed_precision"] == "no"
 
 
 def test_nothing_is_left_behind() -> None:
@@ -295,6 +294,9 @@ def test_given_settings_win_over_the_preset_and_all_presets_are_known() -> None:
         ({"minutes": -1}, "minutes is -1"),
         ({"steps": 5, "ema_decay": 1.0}, "ema_decay is 1.0"),
         ({"steps": 5, "betas": (0.9,)}, "two numbers"),
+        ({"steps": 5, "betas": 0.9}, "two numbers"),
+        ({"steps": "five"}, "steps is 'five'"),
+        ({"steps": 5, "crop": True}, "crop is True"),
         ({"steps": 5, "loss": "l3"}, "l1, l2"),
         ({"steps": 5, "mixed_precision": "fp4"}, "fp4"),
         ({"steps": 5, "keep": "all"}, "auto, best, last"),
@@ -526,9 +528,12 @@ def test_networks_without_weights_and_wrong_channels_are_refused() -> None:
         make().fit(DATA[..., :1], steps=1, **FAST)
 
 
-def test_a_full_disk_stops_the_run_but_not_the_denoiser(tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_run_but_not_the_denoiser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     resource = pytest.importorskip("resource")
     denoiser = make()
+    monkeypatch.setattr("masked_denoise.training.states.try_folder", lambda folder: None)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
@@ -539,6 +544,46 @@ def test_a_full_disk_stops_the_run_but_not_the_denoiser(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     assert denoiser.fit_record["steps"] == 9
     assert bool(denoiser.denoise(torch.rand(3, 16, 16)).isfinite().all())
+    kept = make().fit(DATA, steps=9, validation=False, **FAST)  # the averaged weights are there
+    assert same(denoiser, kept)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    denoiser = make()
+    before = weights(denoiser)
+    with pytest.raises(CheckpointError, match=r"output=.*file/run: .*file is not a folder"):
+        denoiser.fit(DATA, steps=10**6, output=tmp_path / "file" / "run", **FAST)
+    assert all(map(torch.equal, before, weights(denoiser)))
+
+
+def test_a_new_run_leaves_nothing_of_an_older_one(tmp_path: Path) -> None:
+    make().fit(DATA, steps=4, output=tmp_path, validate_every=2, **FAST)
+    old = AsymmetricMaskDenoiser.from_pretrained(tmp_path)
+    old.save_pretrained(tmp_path, training_data="pictures of A", before_after=DATA)
+    assert {"README.md", "before_after.png", "best.pt"} <= {p.name for p in tmp_path.iterdir()}
+    make(1).fit(DATA, steps=2, output=tmp_path, validation=False, **FAST)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["config.json", "last.pt", "model.safetensors"]
+    (tmp_path / "README.md").write_text("of my own")
+    make(1).fit(DATA, steps=2, output=tmp_path, validation=False, **FAST)
+    assert (tmp_path / "README.md").read_text() == "of my own"
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 2
+    make(1).fit(DATA, steps=2, output=tmp_path, validation=False, resume=True, **FAST)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"steps": np.int64(2), "batch_size": 2.0, "crop": np.float32(16)}, (2, 2, 16)),
+        ({"minutes": np.float32(0.5)}, (None, 2, 128)),
+    ],
+)
+def test_numbers_of_all_kinds_are_taken(given: dict[str, Any], wanted: tuple[Any, ...]) -> None:
+    settings = FitSettings(**given)
+    assert (settings.steps, settings.batch_size, settings.crop) == wanted
+    assert type(settings.crop) is int
+    settings.to_json()
 
 
 # -- validation -------------------------------------------------------------------------------
@@ -692,6 +737,8 @@ def test_unavailable_devices_are_named() -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(SettingError, match="device is 'cuda'"):
         make().fit(DATA, steps=1, device="cuda", **FAST)
+    with pytest.raises(SettingError, match="device is 'gpu'"):
+        make().fit(DATA, steps=1, device="gpu", **FAST)
     make().fit(DATA, steps=1, device="cpu", **FAST)
 
 

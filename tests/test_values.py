@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.errors import PixelError, SettingError, SizeError
 from masked_denoise.values import check_finite, from_batch, to_batch
 
@@ -191,3 +193,16 @@ def test_a_dtype_that_no_picture_has_is_told_with_the_way_out(dtype: str) -> Non
         to_batch(np.zeros((4, 4), dtype))
     with pytest.raises(PixelError, match=r"uint8, uint16.*picture\.to\(torch\.uint8\)"):
         to_batch(torch.zeros((1, 4, 4), dtype=getattr(torch, dtype)))
+
+
+def test_floats_that_cannot_be_on_the_usual_scale_are_told() -> None:
+    denoiser = AsymmetricMaskDenoiser(torch.nn.Conv2d(3, 3, 3, padding=1))
+    picture = 100 + 20 * np.random.default_rng(0).random((16, 16, 3)).astype(np.float32)
+    with pytest.warns(UserWarning, match=r"floats from 100.* to 1[12].*value_range = \(0, 255\)"):
+        denoiser.denoise(picture)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        denoiser.denoise(picture / 255)
+        denoiser.denoise(picture.astype(np.uint8))
+        denoiser.value_range = (0, 255)
+        denoiser.denoise(picture)

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import tempfile
 from pathlib import Path
+
+_TRIAL = bytes(1 << 16)
+
+
+def try_folder(folder: str | Path) -> None:
+    """Make a file of 64 KB in a folder, which need not be there yet, and remove it again.
+
+    Raises:
+        OSError: files cannot be made there.
+    """
+    place = Path(folder)
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{place} is not a folder")
+    with tempfile.TemporaryFile(dir=place) as file:
+        file.write(_TRIAL)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

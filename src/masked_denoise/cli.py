@@ -33,8 +33,8 @@ clean.png[/cyan]."""
 
 EXIT_CODES = """[bold]Exit codes[/bold]
 
-0: all is done.  1: some files failed, the others are done.  2: wrong arguments, or nothing could
-be done; the message says why.  130: stopped with Ctrl-C."""
+0: all is done.  1: files failed and are named, all others are done.  2: wrong arguments, or
+nothing could be begun; the message says why.  130: stopped with Ctrl-C."""
 
 
 class Commands(TyperGroup):

@@ -155,8 +155,9 @@ def compare_recipes(
                 denoiser.save_pretrained(models / _file_name(recipe.name), card=False)
             _score(outcome, denoiser, pairs, noisy, seed)
             shown.add(recipe.name, denoiser.denoise, denoiser.value_range, seed=seed)
-        except MaskedDenoiseError as error:
-            outcome.failed = str(error)
+        except (MaskedDenoiseError, RuntimeError, MemoryError) as error:
+            # out of memory, say: what the other recipes have learnt must not be lost
+            outcome.failed = str(error).strip() or type(error).__name__
         _compare_to_first(outcome, outcomes)
         outcomes.append(outcome)
         if on_outcome is not None:
@@ -264,8 +265,12 @@ def _compare_to_first(outcome: Outcome, before: Sequence[Outcome]) -> None:
     first = next((one for one in before if "psnr" in one.numbers), None)
     if first is None or "psnr" not in outcome.numbers:
         return
-    gains = [a["psnr"] - b["psnr"] for a, b in zip(outcome.images, first.images, strict=True)]
-    scenes = [re.sub(r"_+\d+$", "", pair_name(one["image"])) for one in outcome.images]
+    pairs = zip(outcome.images, first.images, strict=True)
+    finite = [(a, b) for a, b in pairs if a["psnr"] is not None and b["psnr"] is not None]
+    if not finite:
+        return
+    gains = [a["psnr"] - b["psnr"] for a, b in finite]
+    scenes = [re.sub(r"_+\d+$", "", pair_name(a["image"])) for a, _ in finite]
     low, high = interval_over_scenes(gains, scenes)
     outcome.numbers.update(gain=float(np.mean(gains)), gain_low=low, gain_high=high)
 

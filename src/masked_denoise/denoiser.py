@@ -26,7 +26,7 @@ from .refine import Refinement
 from .scheme import Key, MaskScheme, NothingHidden, Purpose, hash_key
 from .transfer import to_device
 from .uncertainty import check_draws, deviation_of
-from .values import ValueRange, check_finite, from_batch, to_batch
+from .values import ValueRange, check_finite, from_batch, to_batch, warn_off_scale
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -685,6 +685,8 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             batch = torch.where(bad, 0.0, batch)
         elif form.is_float:
             check_finite(batch)
+        if form.is_float and self.value_range is None:
+            warn_off_scale(batch)
         device = next(self.backbone.parameters(), batch).device
         modes = [(module, module.training) for module in self.modules()]
         self.eval()

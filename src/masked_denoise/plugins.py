@@ -39,8 +39,6 @@ def load_plugins(group: str, accept: Callable[[object], None]) -> None:
         group: `BACKBONES` or `SCHEMES`.
         accept: called with what the entry point names.
     """
-    if group in _LOADED:
-        return
     troubles = []
     with _LOADING:  # other threads wait; a plug-in that asks while it is loaded does not
         if group in _LOADED:

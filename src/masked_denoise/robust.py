@@ -63,6 +63,9 @@ def lower_quantile(x: Tensor, share: float, counted: Tensor | None = None) -> Te
         counted: bool, of a shape that expands to that of `x`; which count, at least one. Default:
             all.
     """
+    if x.device.type == "mps":  # has no such median before PyTorch 2.8
+        found = lower_quantile(x.cpu(), share, None if counted is None else counted.cpu())
+        return found.to(x.device)
     if x.device.type != "cpu" or x.requires_grad or x.dtype == torch.bfloat16:
         x = x if counted is None else x.masked_fill(~counted, torch.nan)
         if share == 0.5:
@@ -71,8 +74,8 @@ def lower_quantile(x: Tensor, share: float, counted: Tensor | None = None) -> Te
     if counted is None:
         return torch.from_numpy(_lower_quantile(x.numpy(), share))
     rows, which = (one.flatten(0, -2).numpy() for one in (x, counted.expand_as(x)))
-    found = [_lower_quantile(row[kept], share) for row, kept in zip(rows, which, strict=True)]
-    return torch.from_numpy(np.array(found, rows.dtype)).view(x.shape[:-1])
+    each = [_lower_quantile(row[kept], share) for row, kept in zip(rows, which, strict=True)]
+    return torch.from_numpy(np.array(each, rows.dtype)).view(x.shape[:-1])
 
 
 def _lower_quantile(values: NDArray[Any], share: float) -> NDArray[Any]:

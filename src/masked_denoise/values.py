@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -147,6 +148,19 @@ def check_finite(batch: Tensor, what: str = "image") -> None:
         f"{what} has {len(bad)} values that are NaN or infinite, the first at channel {channel}, "
         f'row {row}, column {col}; replace them, or pass nan="mask" to have them predicted'
     )
+
+
+def warn_off_scale(batch: Tensor) -> None:
+    """Warn where floats, whose scale nobody told, cannot be on that from 0 to 1."""
+    mean = float(batch.mean()) if batch.numel() else 0.0
+    if not -0.25 <= mean <= 1.25:
+        low, high = float(batch.min()), float(batch.max())
+        warnings.warn(
+            f"the image holds floats from {low:.6g} to {high:.6g}, which are taken to be on the "
+            "scale from 0 to 1; give the denoiser their range, for example "
+            f"denoiser.value_range = (0, {255 if 1 < high <= 255 else 65535})",
+            stacklevel=3,
+        )
 
 
 def _scale_of(dtype: str, value_range: ValueRange | None) -> tuple[float, float]:

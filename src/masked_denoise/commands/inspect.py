@@ -68,6 +68,13 @@ def inspect(
     if not pictures:
         raise DataError(f"none of the {len(files)} files can be measured, see above")
     groups = by_channels(pictures)
+    plots = {}
+    if plot is not None:
+        names = [kind_name(channels) for channels in groups]
+        plots = {kind: plot.with_stem(f"{plot.stem}_{kind}") for kind in names}
+        plots = plots if len(groups) > 1 else {names[0]: plot}
+        for place in plots.values():
+            options.check_new_file(place, "--plot", overwrite)
     reports = {}
     for channels, group in groups.items():
         kind = kind_name(channels)
@@ -82,9 +89,8 @@ def inspect(
             else "[green]Advised:[/green] --train-stride "
             f"{report.train_stride} --stride {report.stride}"
         )
-        if plot is not None:
-            place = plot if len(groups) == 1 else plot.with_stem(f"{plot.stem}_{kind}")
-            terminal.say(f"[green]Plot:[/green] {plain(plot_noise(report, place))}")
+        if kind in plots:
+            terminal.say(f"[green]Plot:[/green] {plain(plot_noise(report, plots[kind]))}")
     if json_file is not None:
         options.write_json(
             json_file, {"noise": reports, "failed": {str(one.path): one.reason for one in failures}}

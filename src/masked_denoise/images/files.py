@@ -46,6 +46,8 @@ def read_image(path: str | Path) -> ImageFile:
     except OSError as error:
         reason = error.strerror or f"damaged or cut off ({error})"
         raise ImageReadError(f"cannot read {path}: {reason}") from error
+    except MemoryError:  # nothing is wrong with the file
+        raise
     except Exception as error:  # decoders raise anything on damaged files
         if type(error).__name__ == "DecompressionBombError":
             hint = "cut it into parts, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"

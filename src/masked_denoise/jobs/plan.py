@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..atomic import write_whole
-from ..errors import DataError, ImageWriteError, MaskedDenoiseError, SettingError
-from ..images import SUFFIXES, find_images, output_paths
+from ..atomic import try_folder, write_whole
+from ..errors import DataError, ImageWriteError, SettingError
+from ..images import SUFFIXES, find_images, output_path, output_paths
 
-_TRIAL = bytes(1 << 16)
+OTHER_SUFFIXES = (
+    ".gif", ".webp", ".bmp", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".exr", ".hdr", ".dng",
+    ".ppm", ".pgm", ".tga", ".psd", ".pdf",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,14 @@ def make_plan(
                 f"{output} looks like a file, but there are {len(found)} pictures, or a folder of "
                 "them, to denoise; give a folder for the results"
             )
+        _check_folder_name(output, len(found))
         found = _without_results(found, output)
+        if suffix and existing != "overwrite":  # which could replace a picture of the user's
+            made = {
+                output_path(file, root, output, suffix=suffix, format=format).resolve()
+                for file, root in found
+            }
+            found = [(file, root) for file, root in found if file.resolve() not in made]
         targets = output_paths(found, output, suffix=suffix, format=format)
     tasks = [Task(file, root, target) for (file, root), target in zip(found, targets, strict=True)]
     there = [task for task in tasks if os.path.lexists(task.target)]
@@ -103,22 +112,11 @@ def check_writable(folder: str | Path) -> None:
 
     Tries it with a file of 64 KB that is removed again.
     """
-    place = Path(folder)
     try:
-        while not os.path.lexists(place):
-            place = place.parent
-        if not place.is_dir():
-            raise ImageWriteError(f"cannot write into {folder}: {place} is not a folder")
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(_TRIAL)
-            file.flush()
-            os.fsync(file.fileno())
+        try_folder(folder)
     except OSError as error:
-        if isinstance(error, MaskedDenoiseError):
-            raise
-        reason = error.strerror or str(error)
         raise ImageWriteError(
-            f"cannot write into {folder}: {reason}; choose another folder"
+            f"cannot write into {folder}: {error.strerror or error}; choose another folder"
         ) from error
 
 
@@ -139,6 +137,15 @@ def write_text(path: str | Path, text: str) -> None:
 
 def _names_a_file(output: Path) -> bool:
     return output.suffix.lower() in SUFFIXES and not output.is_dir()
+
+
+def _check_folder_name(output: Path, count: int) -> None:
+    """Raise where one picture would go into a new folder that is named like a picture."""
+    if count == 1 and output.suffix.lower() in OTHER_SUFFIXES and not output.exists():
+        raise SettingError(
+            f"{output} looks like a file, and {output.suffix} cannot be written; end it in "
+            f"{', '.join(SUFFIXES)}"
+        )
 
 
 def _check_file(output: Path, suffix: str, format: str | None) -> None:

@@ -133,7 +133,7 @@ def _check(
     if min(picture.height, picture.width) < smallest:
         raise SizeError(
             f"it is {picture.width} x {picture.height} pixels; sides of at least {smallest} are "
-            "needed at this stride"
+            "needed"
         )
     if not picture.finite and nan == "error":
         bad = ~np.isfinite(image.pixels)

@@ -146,7 +146,8 @@ def _login(request: Request) -> str:
     right = "with write access" if request.writes else "that may read it"
     if request.token:
         return f"pass a token {right}"
-    return f"pass token=... ({right}), or type `hf auth login`"
+    login = "`hf auth login` (`huggingface-cli login` before huggingface_hub 0.34)"
+    return f"pass token=... ({right}), or type {login}"
 
 
 def _address(repository: str) -> str:

@@ -125,10 +125,11 @@ def _prepared(
     """Return a trainer that is ready to run; see `train`."""
     state = state_to_resume(options)
     undecided = given is not None and denoiser.undecided
+    settings = replace(settings, mixed_precision=accelerator.mixed_precision)
     if state is not None:
         if undecided:
             decide_as(denoiser, state["recipe"])
-            settings = settings_of(denoiser, given or {})
+            settings = _decided(denoiser, given or {}, accelerator)
         if settings.optimizer == "auto":
             before = state["settings"].get("optimizer", "adamw")
             settings = replace(settings, optimizer=before)
@@ -137,7 +138,7 @@ def _prepared(
     batches = make_batches((accelerator.process_index, accelerator.num_processes))
     advice = decide(denoiser, batches, accelerator) if undecided and state is None else None
     if advice is not None:
-        settings = settings_of(denoiser, given or {})
+        settings = _decided(denoiser, given or {}, accelerator)
     if settings.optimizer == "auto":
         settings = replace(settings, optimizer=optimizer_for(denoiser, settings))
     trainer = kind(denoiser, batches, settings, options, accelerator)
@@ -145,8 +146,17 @@ def _prepared(
         trainer.tell(advice)
     if state is not None:
         trainer.load(state)
+    else:
+        trainer.files.begin_anew()
     denoiser.card = after_training(denoiser)
     return trainer
+
+
+def _decided(
+    denoiser: AsymmetricMaskDenoiser, given: Mapping[str, Any], accelerator: Accelerator
+) -> FitSettings:
+    """Return the settings of a denoiser that has just been decided on, in the run's precision."""
+    return replace(settings_of(denoiser, given), mixed_precision=accelerator.mixed_precision)
 
 
 @contextmanager
@@ -191,6 +201,7 @@ class Trainer:
         self.settings, self.options, self.accelerator = settings, options, accelerator
         main = accelerator.is_main_process
         self.files = StateFiles(options.output, options.save_every, writes=main)
+        self.files.check()
         self.interrupt = Interrupt(self.tell)
         self.batches.device = accelerator.device
         self._find_range()
@@ -450,7 +461,6 @@ class Trainer:
             "steps": self.step,
             "seconds": round(self.seconds, 3),
             "steps_per_second": self._rate(),
-            "precision": self.accelerator.mixed_precision,
             "compiled": self.learner.compiled is not None and self.learner.compiled.works,
             "stopped": self.stopped,
             "best": best and {"step": best["step"], "score": best["score"]},
@@ -472,9 +482,11 @@ class Trainer:
 
     def _finish(self) -> None:
         """Write the last state, then leave the weights that count in the backbone."""
-        if self.files.folder is not None:
-            self.files.save("last.pt", self._state())
-        self.learner.use(self._chosen())
+        try:
+            if self.files.folder is not None:
+                self.files.save("last.pt", self._state())
+        finally:
+            self.learner.use(self._chosen())
         self._find_noise_level()
         self._save_model()
         if self.stopped == "interrupted":

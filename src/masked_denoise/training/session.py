@@ -52,7 +52,10 @@ def _make_accelerator(settings: FitSettings, options: FitOptions, known: bool) -
     from accelerate import Accelerator
     from accelerate.utils import GradientAccumulationPlugin
 
-    device = None if options.device is None else torch.device(options.device)
+    try:
+        device = None if options.device is None else torch.device(options.device)
+    except RuntimeError as error:
+        raise SettingError(f"device is {options.device!r}; 'cpu' or 'cuda' is needed") from error
     on_cpu = device is not None and device.type == "cpu"
     try:
         accelerator = Accelerator(
@@ -71,6 +74,11 @@ def _make_accelerator(settings: FitSettings, options: FitOptions, known: bool) -
         ) from error
     if device is not None and accelerator.device.type != device.type:
         raise SettingError(f"device is '{device}', but accelerate found '{accelerator.device}'")
+    if device is not None and device.index not in (None, accelerator.device.index or 0):
+        raise SettingError(
+            f"device is '{device}', but accelerate takes '{accelerator.device}'; choose the GPU "
+            f"with CUDA_VISIBLE_DEVICES={device.index}, and device='{device.type}'"
+        )
     return accelerator
 
 

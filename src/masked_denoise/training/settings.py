@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks import number, whole
 from ..errors import SettingError
 
 BUDGETS = ("steps", "epochs", "minutes")
 DEFAULT_MINUTES = 2.0
+_WHOLE = ("steps", "batch_size", "crop", "warmup_steps", "accumulate", "patience")
+_REAL = (
+    "epochs", "minutes", "learning_rate", "weight_decay", "ema_decay", "clip_norm", "smooth_steps",
+    "smoothness",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class FitSettings:
                 f"{' and '.join(given) or 'no budget'} given; exactly one of steps, epochs and "
                 "minutes is needed, for example minutes=5"
             )
+        self._make_plain()
         self._check_numbers(given[0])
         _one_of("loss", self.loss, ("l1", "l2", "psnr"))
         _one_of("optimizer", self.optimizer, ("adamw", "muon", "auto"))
@@ -76,6 +83,22 @@ class FitSettings:
         if self.steps is not None and share > self.steps:
             raise SettingError(f"smooth_steps is {share}, more than the {self.steps} steps in all")
 
+    def _make_plain(self) -> None:
+        """Turn numbers of other kinds, as NumPy's, into Python's, which JSON holds."""
+        plain: dict[str, object] = {"seed": whole("seed", self.seed)}
+        plain["betas"] = tuple(number("betas", one) for one in self.betas)
+        for name in (*_WHOLE, *_REAL):
+            value = getattr(self, name)
+            if value is None or isinstance(value, bool):
+                continue
+            plain[name] = number(name, value)
+            if name in _WHOLE:
+                if plain[name] != int(value):
+                    raise SettingError(f"{name} is {value}; a whole number is needed")
+                plain[name] = int(value)
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+
     def _check_numbers(self, budget: str) -> None:
         for name in (budget, "batch_size", "crop", "accumulate", "patience", "learning_rate"):
             _check(name, getattr(self, name), above=0)
@@ -84,10 +107,6 @@ class FitSettings:
         for name, values in (("ema_decay", (self.ema_decay,)), ("betas", self.betas)):
             for value in values:
                 _check(name, value, least=0, below=1)
-        for name in ("steps", "batch_size", "crop", "accumulate", "patience", "warmup_steps"):
-            value = getattr(self, name)
-            if value is not None and value != int(value):
-                raise SettingError(f"{name} is {value}; a whole number is needed")
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as values that JSON holds."""
@@ -143,9 +162,10 @@ def fit_settings(preset: Mapping[str, Any], given: Mapping[str, Any]) -> FitSett
     if not any(name in merged for name in BUDGETS):
         merged["minutes"] = DEFAULT_MINUTES
     if "betas" in merged:
-        merged["betas"] = tuple(merged["betas"])
+        betas = merged["betas"]
+        merged["betas"] = tuple(betas) if isinstance(betas, Iterable) else (betas,)
         if len(merged["betas"]) != 2:
-            raise SettingError(f"betas is {merged['betas']}; two numbers are needed")
+            raise SettingError(f"betas is {betas}; two numbers are needed")
     return FitSettings(**merged)
 
 

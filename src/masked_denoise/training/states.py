@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..atomic import try_folder
 from ..checkpoint import load_state, recipe_of, save_state
 from ..errors import CheckpointError
+from ..pretrained.card import PICTURE, README, is_generated
 from .settings import FitOptions, FitSettings
 
 if TYPE_CHECKING:
@@ -35,6 +37,32 @@ class StateFiles:
         self.every = every
         self.pause = SAVE_SECONDS
         self.saved_at = time.monotonic()
+
+    def check(self) -> None:
+        """Raise CheckpointError where nothing can be written: before the work, not after it."""
+        if self.folder is None:
+            return
+        try:
+            try_folder(self.folder)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write into output={self.folder}: {error.strerror or error}; choose "
+                "another folder"
+            ) from error
+
+    def begin_anew(self) -> None:
+        """Remove what tells of an earlier run in the folder; its weights stay until there are new.
+
+        A README of the user's own stays, too.
+        """
+        if self.folder is None:
+            return
+        stale = [self.folder / name for name in ("last.pt", "best.pt")]
+        card = self.folder / README
+        if card.exists() and is_generated(card.read_text("utf-8", "replace")):
+            stale += [card, self.folder / PICTURE]
+        for path in stale:
+            path.unlink(missing_ok=True)
 
     def due(self, step: int) -> bool:
         """Return whether the state after this step should be written."""
