@@ -1,31 +1,32 @@
-"""How the models of the package do on camera noise of any strength, and which one is chosen.
+"""How the model of the package does on noise of any strength, that of cameras and white noise.
 
     python benchmarks/strong_noise.py CLEAN --scenes odd
 
-Noise is simulated (`CameraNoise`) on the middle of clean pictures, at one level after the other;
-every model of the package denoises each. Printed are mean PSNR in dB, 8-bit, and what
-`masked-denoise denoise` would give, which looks at each picture and takes one of them.
+Noise is simulated (`CameraNoise`) on the middle of clean pictures, at one level after the other.
+Printed are mean PSNR in dB, 8-bit. --model names others to compare with: folders, or names.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from quality import of_scenes
 
+from masked_denoise import from_pretrained
 from masked_denoise.camera_noise import CameraNoise
 from masked_denoise.evaluate import Pair
 from masked_denoise.images import find_images, read_image
 from masked_denoise.metrics import score
-from masked_denoise.pretrained.by_noise import noise_is_strong
-from masked_denoise.pretrained.shipped import DEFAULT_MODEL, SHIPPED, STRONG_MODEL, load_shipped
+from masked_denoise.pretrained.shipped import DEFAULT_MODEL
 
 RESULTS = Path(__file__).parent / "results" / "strong_noise.json"
 LEVELS = (2, 5, 9, 12, 16, 22, 30)
+KINDS = {"camera": CameraNoise(), "white": CameraNoise(white=1.0, uncompressed=1.0)}
 
 
 def main() -> None:
@@ -33,27 +34,26 @@ def main() -> None:
     ask.add_argument("clean", type=Path, help="folder of clean colour pictures")
     ask.add_argument("--levels", type=float, nargs="+", default=LEVELS, help="of 255")
     ask.add_argument("--scenes", choices=("all", "even", "odd"), default="all")
+    ask.add_argument("--model", nargs="+", default=[DEFAULT_MODEL])
     ask.add_argument("--side", type=int, default=256)
     ask.add_argument("--json", type=Path, default=RESULTS)
     args = ask.parse_args()
-    models = {name: load_shipped(name) for name in SHIPPED}
+    models = {name: from_pretrained(name) for name in args.model}
     paths = [path for path, _ in find_images(args.clean)]
     pairs = of_scenes(tuple(Pair(path.name, path, path) for path in paths), args.scenes)
     paths = [pair.image for pair in pairs]
     rows = []
-    for level in args.levels:
+    for kind, level in ((kind, level) for kind in KINDS for level in args.levels):
         found = []
         for number, path in enumerate(paths):
             clean = middle(read_image(path).pixels, args.side)
-            noisy = with_noise(clean, level, number)
+            noisy = with_noise(clean, kind, level, number)
             psnr = {"noisy": score(noisy, clean)["psnr"]}
             for name, model in models.items():
                 psnr[name] = score(model.denoise(noisy), clean)["psnr"]
-            strong = noise_is_strong(noisy, models[STRONG_MODEL])
-            psnr["chosen"] = psnr[STRONG_MODEL if strong else DEFAULT_MODEL]
-            found.append({**psnr, "strong": float(strong)})
+            found.append(psnr)
         mean = {name: round(float(np.mean([one[name] for one in found])), 3) for name in found[0]}
-        rows.append({"level": level, "pictures": len(found), **mean})
+        rows.append({"noise": kind, "level": level, "pictures": len(found), **mean})
         print(rows[-1], flush=True)
     about = {
         "scenes": args.scenes,
@@ -70,9 +70,9 @@ def middle(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
-def with_noise(clean: np.ndarray, level: float, seed: int) -> np.ndarray:
-    """Return a picture with camera noise of a level of 255, of its own seed."""
-    noise = CameraNoise(sigma=(level / 255, level / 255))
+def with_noise(clean: np.ndarray, kind: str, level: float, seed: int) -> np.ndarray:
+    """Return a picture with noise of a kind and a level of 255, of its own seed."""
+    noise = replace(KINDS[kind], sigma=(level / 255, level / 255))
     unit = torch.from_numpy(clean).permute(2, 0, 1).float() / 255
     made = noise.add(unit, np.random.default_rng([seed, round(100 * level)]))
     return (255 * made).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
