@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from masked_denoise import AsymmetricMaskDenoiser, from_pretrained
+from masked_denoise.camera_noise import CameraNoise
 from masked_denoise.errors import SettingError, WeightsError
 from masked_denoise.images import ImageFile, read_image, write_image
 from masked_denoise.jobs.batch import is_for_shipped, shipped_models, shipped_suits
@@ -33,6 +34,23 @@ def test_samples_gain_at_least_two_decibels(name: str) -> None:
     noisy, clean = (read_image(sample_path(name, clean=which)).pixels for which in (False, True))
     denoised = load_shipped().denoise(noisy)
     assert score(denoised, clean)["psnr"] > score(noisy, clean)["psnr"] + 2
+
+
+@pytest.mark.parametrize("name", list_samples())
+@pytest.mark.parametrize(
+    ("kind", "level", "gain"),
+    [("camera", 3, 0.5), ("camera", 9, 3), ("camera", 20, 5), ("camera", 35, 5), ("white", 20, 5)],
+)
+def test_noise_of_any_strength_goes(name: str, kind: str, level: float, gain: float) -> None:
+    clean = read_image(sample_path(name, clean=True)).pixels
+    unit = torch.from_numpy(clean.copy()).permute(2, 0, 1).float() / 255
+    noise = CameraNoise(
+        sigma=(level / 255, level / 255), white=float(kind == "white"), uncompressed=1.0
+    )
+    made = noise.add(unit, np.random.default_rng(0)).mul(255).round().to(torch.uint8)
+    noisy = made.permute(1, 2, 0).contiguous().numpy()
+    denoised = load_shipped().denoise(noisy)
+    assert score(denoised, clean)["psnr"] > score(noisy, clean)["psnr"] + gain
 
 
 def test_clean_pictures_are_left_nearly_as_they_are() -> None:

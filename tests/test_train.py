@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -271,6 +272,35 @@ def test_a_budget_in_minutes_goes_on_where_it_was() -> None:
     again.mark(60, 61.0)
     assert again.stage_at(60) is None
     assert Schedule(FitSettings(minutes=1), None).stages[0].steps == UNKNOWN
+
+
+def test_long_runs_go_no_further_than_short_ones() -> None:
+    def way(steps: int, **enough: float) -> float:
+        schedule = Schedule(FitSettings(steps=steps), steps, **enough)
+        return sum(schedule.factor(step) for step in range(steps))
+
+    assert way(400, enough=400) == way(400)
+    assert way(4000, enough=400) == pytest.approx(way(400), rel=0.15)
+    assert way(4000) > 8 * way(400)
+    unknown = Schedule(FitSettings(minutes=1), None, enough=400)  # the speed is not known yet
+    assert unknown.factor(100) == Schedule(FitSettings(minutes=1), None).factor(100)
+
+
+def test_only_masked_networks_under_correlated_noise_are_held_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+    init = Schedule.__init__
+
+    def watched(self: Schedule, *told: Any, enough: float) -> None:
+        seen.append(enough)
+        init(self, *told, enough=enough)
+
+    monkeypatch.setattr(Schedule, "__init__", watched)
+    for recipe in ({"preset": "default"}, {"preset": "independent"}, {"preset": "amsnet"},
+                   {"preset": "default", "train_stride": 1}):  # fmt: skip
+        make(**recipe).fit(DATA, steps=1, **FAST)
+    assert seen == [3000, math.inf, math.inf, math.inf]
 
 
 def test_given_settings_win_over_the_preset_and_all_presets_are_known() -> None:

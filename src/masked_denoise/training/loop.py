@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 20  # steps between looks at the loss: each waits for the device
 SNAPSHOT_EVERY = 100  # steps between copies of a state that is known to be good
+ENOUGH = 3000  # steps at the full rate, where the noise is correlated beyond the stride
 MARK_SECONDS = 2.0  # a look at least so often where the budget is in minutes ...
 MARKS = 50  # ... or so many a run where it is short
 
@@ -205,7 +206,7 @@ class Trainer:
         self.interrupt = Interrupt(self.tell)
         self.batches.device = accelerator.device
         self._find_range()
-        self.schedule = Schedule(settings, self._steps_of_budget())
+        self.schedule = Schedule(settings, self._steps_of_budget(), enough=self._enough())
         self.scores = Scores(self._make_validation(), options.validate_every)
         self.learner = self._make_learner()
         self.step = self.batch = 0  # steps of the optimizer; batches taken by each process
@@ -241,6 +242,16 @@ class Trainer:
         multiple = self.denoiser.traits.size_multiple
         crops = self.batches.held_out(math.lcm(*self.denoiser.train_strides) * multiple)
         return FixedMasks(crops, loss=self.settings.loss, seed=self.settings.seed)
+
+    def _enough(self) -> float:
+        """Return how many steps at the full rate are enough; more learn nothing but noise.
+
+        Of noise that is correlated beyond the stride a network learns the picture first, and then
+        to predict the noise, too.
+        """
+        denoiser = self.denoiser
+        masked = denoiser.preset in (None, "default") and max(denoiser.train_strides) > 1
+        return ENOUGH if masked and self.settings.optimizer == "muon" else math.inf
 
     def _steps_of_budget(self) -> int | None:
         settings = self.settings
