@@ -39,7 +39,7 @@ WIDER = CameraNoise(chroma=(0.2, 0.9), coarse=(0.0, 0.4), blotches=(0.8, 3.5))
 ALL = replace(
     WIDER, sigma=(1 / 255, 40 / 255), flat=(0.3, 1.0), white=0.15, twice=0.3, uncompressed=0.3
 )
-LAST = 0.8  # share of the weights after the third training
+LAST = 0.9  # share of the weights after the third training
 THRESHOLD = 0.055  # of the cosine step, 14 of 255: less than after other networks suits this one
 
 

@@ -34,7 +34,7 @@ SHARE = 0.4  # of the noisy image that is put back before, at most
 AMPLE = 8.0  # full threshold over the standard deviation of the noise put back, at least
 BLOCK, AROUND = 4, 3  # what is removed is measured in squares of 12 pixels, one every 4
 CALM = 0.25  # share of the squares from which less is removed than what is taken for noise
-BEYOND = (2.0, 1.2)  # most that is removed from a square, over that: of smooth pictures, of sharp
+BEYOND = (2.0, 1.0)  # most that is removed from a square, over that: of smooth pictures, of sharp
 SHARP = (0.5, 0.7)  # sharpness of a picture, from and to which it passes from smooth to sharp
 LIMIT = 4.0  # most that a colour difference may change, in robust deviations of the change
 
@@ -47,7 +47,7 @@ def threshold_cosines(
     A share of the noisy image is put back first: texture comes with it that was taken for noise,
     and noise that is faint against the threshold. Where more than noise was removed in the end,
     some is put back: noise is everywhere, so the calmer places tell how much it is. Of pictures
-    that are sharp in every pixel hardly more than that is removed, of others up to twice as much.
+    that are sharp in every pixel no more than that is removed, of others up to twice as much.
     The transforms are orthonormal, and so are the colour channels that they are taken of: white
     noise of standard deviation s has coefficients of standard deviation s. Means of windows stay.
     Colour differences are transformed at half the resolution, and change no more than `LIMIT`
