@@ -193,7 +193,7 @@ def test_denoise_thresholds_its_result() -> None:
 
 def test_who_thresholds() -> None:
     assert make().dct_threshold == PHOTOGRAPHS
-    assert from_pretrained("camera-small").dct_threshold == PHOTOGRAPHS
+    assert from_pretrained("camera-small").dct_threshold == 0.055
     for preset in ("independent", "student", "amsnet"):
         assert make(preset=preset).dct_threshold == 0
 
