@@ -71,7 +71,7 @@ def test_the_noise_has_the_level_of_the_pictures() -> None:
         pairs = made_tests(made.permute(1, 2, 0).contiguous().numpy(), load_shipped())
         luma = [(one.astype(float) - two).mean(2).std() / 255 for one, two in pairs]
         levels.append(float(np.mean(luma)))
-    assert levels == pytest.approx([1.3 * 0.02, 1.3 * 0.04], rel=0.3)
+    assert levels == pytest.approx([1.3 * 0.02, 1.3 * 0.04], rel=0.4)
 
 
 def test_pictures_are_half_as_large_and_seeded(noisy: NDArray[np.uint8]) -> None:
