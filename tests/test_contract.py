@@ -206,6 +206,26 @@ def test_trains_under_bf16_autocast(name: str) -> None:
     assert float(error) < 0.05
 
 
+@pytest.mark.parametrize("side", [32, 64, 96])
+@pytest.mark.parametrize("name", [n for n in NAMES if backbone_info(n).trains_in_bf16])
+def test_gradients_in_bf16_are_those_in_float32(name: str, side: int) -> None:
+    network = small(name).to(memory_format=torch.channels_last).train()
+    with torch.no_grad():
+        for weight in network.parameters():
+            if not weight.any():  # layers that start at zero
+                weight.normal_(0, 0.05)
+    image = torch.rand(8, 3, side, side).to(memory_format=torch.channels_last)
+    gradients = []
+    for rough in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=rough):
+            output = network(image)
+        (output.float() - 0.3).square().mean().backward()
+        given = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+        gradients.append(torch.cat(given))
+    assert float(torch.cosine_similarity(*gradients, dim=0)) > 0.99
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_same_seed_same_weights_and_a_round_trip(name: str) -> None:
     first, second = small(name, seed=3), small(name, seed=3)

@@ -286,9 +286,9 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
                 most a quarter of the other work of a step, as in all small networks, else AdamW;
                 "adamw" under the presets of the paper.
             learning_rate: at its highest; it rises linearly and falls to zero by a half cosine,
-                in each stage. Default 1e-3. Under the default recipe with Muon and a stride above
-                1 a run of more than 3,000 steps takes a lower one, in proportion: it would learn
-                to predict the noise, which is correlated, too.
+                in each stage. Default 1e-3; under the default recipe with Muon and a stride above
+                1 less where a run has more than 3,000 steps, in proportion: it would learn to
+                predict the noise, which is correlated, too.
             betas: of AdamW. Default (0.9, 0.99).
             weight_decay: decoupled. Default 0.
             warmup_steps: steps over which the learning rate rises. Default 50.
@@ -302,8 +302,8 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             augment: flip and transpose crops at random. Default True.
             accumulate: batches whose gradients make one step. Default 1.
             mixed_precision: "no", "bf16" or "fp16". Default "auto": bf16 on CPUs that compute in
-                it, for a network given by name, which takes up to twice as many steps in the same
-                time; else "no", as under the presets of the paper.
+                it, for the networks of the package but "dncnn" and "dbsn", which take up to twice
+                as many steps in the same time; else "no", as under the presets of the paper.
             compile: compile the network with `torch.compile`, which takes a minute or so at the
                 start. Where that fails, a warning tells why, and training goes on without. Default
                 False.

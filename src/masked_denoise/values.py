@@ -155,10 +155,12 @@ def warn_off_scale(batch: Tensor) -> None:
     mean = float(batch.mean()) if batch.numel() else 0.0
     if not -0.25 <= mean <= 1.25:
         low, high = float(batch.min()), float(batch.max())
+        whole = next((top for top in (255, 4095, 65535) if low >= 0 and high <= top), None)
+        likely = f"({low:.6g}, {high:.6g})" if whole is None else f"(0, {whole})"
         warnings.warn(
             f"the image holds floats from {low:.6g} to {high:.6g}, which are taken to be on the "
-            "scale from 0 to 1; give the denoiser their range, for example "
-            f"denoiser.value_range = (0, {255 if 1 < high <= 255 else 65535})",
+            "scale from 0 to 1; give the denoiser the range of all such images, for example "
+            f"denoiser.value_range = {likely}",
             stacklevel=3,
         )
 

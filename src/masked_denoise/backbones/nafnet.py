@@ -77,6 +77,7 @@ def _scaled(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
     "nafnet",
     size_multiple=lambda arguments: 2 ** len(arguments["encoder_blocks"]),
     global_skip=True,
+    trains_in_bf16=True,
     license="Apache-2.0",
     source="Chen et al. 2022 (arXiv:2204.04676)",
     note="the baseline block with GELU and channel attention, five levels",

@@ -33,6 +33,8 @@ class BackboneInfo:
         size_multiple: height and width must be multiples of this.
         global_skip: True when the network adds its input to its output by itself.
         blind: True when an output pixel cannot depend on the input pixel at the same place.
+        trains_in_bf16: True when its gradients in bfloat16 are those in float32, but for rounding,
+            so that `fit` may take it on a CPU. Of some convolutions PyTorch makes others there.
         license: of the code, as an SPDX name.
         source: the paper that the network comes from.
         note: one line for the table of backbones.
@@ -43,6 +45,7 @@ class BackboneInfo:
     size_multiple: int = 1
     global_skip: bool = False
     blind: bool = False
+    trains_in_bf16: bool = False
     license: str = "Apache-2.0"
     source: str = ""
     note: str = ""
@@ -57,6 +60,7 @@ class _Entry:
     size_multiple: int | Callable[[dict[str, Any]], int]
     global_skip: bool | Callable[[dict[str, Any]], bool]
     blind: bool | Callable[[dict[str, Any]], bool]
+    trains_in_bf16: bool
     license: str
     source: str
     note: str
@@ -70,6 +74,7 @@ class _Entry:
             _resolve(self, self.size_multiple, arguments, given),
             _resolve(self, self.global_skip, arguments, given),
             _resolve(self, self.blind, arguments, given),
+            self.trains_in_bf16,
             self.license,
             self.source,
             self.note,
@@ -85,6 +90,7 @@ def register_backbone(
     size_multiple: int | Callable[[dict[str, Any]], int] = 1,
     global_skip: bool | Callable[[dict[str, Any]], bool] = False,
     blind: bool | Callable[[dict[str, Any]], bool] = False,
+    trains_in_bf16: bool = False,
     license: str = "unknown",
     source: str = "",
     note: str = "",
@@ -120,7 +126,9 @@ def register_backbone(
             raise SettingError(
                 f"backbone name '{name}' is taken by timm's encoders; choose another"
             )
-        _KNOWN[name] = _Entry(name, build, size_multiple, global_skip, blind, license, source, note)
+        _KNOWN[name] = _Entry(
+            name, build, size_multiple, global_skip, blind, trains_in_bf16, license, source, note
+        )
         return build
 
     return register

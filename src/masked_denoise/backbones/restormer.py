@@ -190,6 +190,7 @@ class Upsample(nn.Module):
     "restormer",
     size_multiple=8,
     global_skip=True,
+    trains_in_bf16=True,
     license="Apache-2.0",
     source="Zamir et al. 2022 (arXiv:2111.09881)",
     note="the AMSNet paper's default: attention across channels, four levels",

@@ -35,6 +35,7 @@ def _act(x: Tensor) -> Tensor:
 @register_backbone(
     "unet",
     size_multiple=32,
+    trains_in_bf16=True,
     license="Apache-2.0",
     source="Ronneberger et al. 2015 (arXiv:1505.04597); Laine et al. 2019 (arXiv:1901.10277)",
     note="five levels, concatenation skips, 1x1 head; the published AMSNet U-Net",

@@ -20,6 +20,7 @@ from ..errors import DataError, SettingError
 from .distill import distill, share_of_budget
 from .ranking import MEGAPIXELS, rank_models
 from .settings import BUDGETS
+from .states import check_output
 from .student import check_student, meet, split_settings
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def adapt(
         if settings.get(name) is None:
             settings[name] = value
     told, options = split_settings(settings)
+    check_output(options.output)
     if told.epochs is not None or options.resume:
         raise SettingError("adapt takes minutes= or steps=, and cannot be resumed")
     half = share_of_budget(told, 2)

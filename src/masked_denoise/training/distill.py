@@ -27,6 +27,7 @@ from .pictures import (
     windows,
 )
 from .settings import BUDGETS, FitOptions, FitSettings
+from .states import check_output
 from .student import StudentTrainer, check_student, split_settings
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def distill(
     """Return a trained student; see `AsymmetricMaskDenoiser.distill`."""
     told, options = split_settings(settings)
     _check(rounds, megapixels, options)
+    check_output(options.output)
     if not 0 < trust <= 1:
         raise SettingError(f"trust is {trust}; a share above 0, at most 1, is needed")
     made = _make_student(teacher, student, student_args, told.seed)

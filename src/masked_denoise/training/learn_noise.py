@@ -29,6 +29,7 @@ from .loop import train
 from .pictures import Array, range_of
 from .settings import FitOptions, FitSettings
 from .simulated import SimulatedPairs, smaller
+from .states import check_output
 from .student import StudentTrainer, Targets, check_student, meet, split_settings
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def learn_noise(
         settings["optimizer"] = OPTIMIZER
     gentle = settings.get("learning_rate") or GENTLE
     told, options = split_settings(settings)
+    check_output(options.output)
     if not shrink >= 1 or not isinstance(rounds, int) or rounds < 1 or not megapixels > 0:
         raise SettingError(
             f"shrink is {shrink}, rounds {rounds} and megapixels {megapixels}; needed are a shrink "

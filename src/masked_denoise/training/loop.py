@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..backbones import backbone_info
 from ..checkpoint import FORMAT, recipe_of, save_model
 from ..errors import MaskedDenoiseError, SettingError, TrainingError
 from ..memory import held_memory
@@ -36,7 +37,7 @@ from .measured import (
 from .schedule import Schedule
 from .session import Interrupt, borrowed_accelerator
 from .settings import FitOptions, FitSettings
-from .states import StateFiles, check_same_run, state_to_resume
+from .states import StateFiles, check_output, check_same_run, state_to_resume
 from .validation import CleanPairs, FixedMasks, Scores, Validation
 
 if TYPE_CHECKING:
@@ -101,8 +102,9 @@ def train(
         given: those of the settings that the user gave, where the others are still to be decided
             by the noise.
     """
-    known = denoiser.backbone_name is not None
-    with held_memory(), borrowed_accelerator(settings, options, known=known) as accelerator:
+    name, arguments = denoiser.backbone_name, denoiser.backbone_args
+    in_bf16 = name is not None and backbone_info(name, **arguments).trains_in_bf16
+    with held_memory(), borrowed_accelerator(settings, options, in_bf16=in_bf16) as accelerator:
         accelerator.wait_for_everyone()  # an earlier run may still be writing
         with _as_before_if_refused(denoiser):
             trainer = _prepared(kind, denoiser, make_batches, settings, options, given, accelerator)
@@ -202,7 +204,7 @@ class Trainer:
         self.settings, self.options, self.accelerator = settings, options, accelerator
         main = accelerator.is_main_process
         self.files = StateFiles(options.output, options.save_every, writes=main)
-        self.files.check()
+        check_output(self.files.folder)
         self.interrupt = Interrupt(self.tell)
         self.batches.device = accelerator.device
         self._find_range()
@@ -244,14 +246,15 @@ class Trainer:
         return FixedMasks(crops, loss=self.settings.loss, seed=self.settings.seed)
 
     def _enough(self) -> float:
-        """Return how many steps at the full rate are enough; more learn nothing but noise.
+        """Return how many steps at the default rate are enough; more learn nothing but noise.
 
         Of noise that is correlated beyond the stride a network learns the picture first, and then
-        to predict the noise, too.
+        to predict the noise, too. A rate that was given is taken as it is.
         """
-        denoiser = self.denoiser
+        denoiser, settings = self.denoiser, self.settings
         masked = denoiser.preset in (None, "default") and max(denoiser.train_strides) > 1
-        return ENOUGH if masked and self.settings.optimizer == "muon" else math.inf
+        usual = settings.learning_rate == FitSettings.learning_rate
+        return ENOUGH if masked and usual and settings.optimizer == "muon" else math.inf
 
     def _steps_of_budget(self) -> int | None:
         settings = self.settings

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def borrowed_accelerator(
-    settings: FitSettings, options: FitOptions, *, known: bool
+    settings: FitSettings, options: FitOptions, *, in_bf16: bool
 ) -> Iterator[Accelerator]:
     """Lend the accelerator of a run; accelerate and torch's generators are given back unchanged.
 
     Args:
         settings: of the run.
         options: of the run.
-        known: whether the network is one of the registry, of which all train in bfloat16.
+        in_bf16: whether the network may be trained in bfloat16 where nobody says.
 
     Raises:
         SettingError: the device, the precision or the trackers cannot be had.
@@ -38,7 +38,7 @@ def borrowed_accelerator(
     kinds = (PartialState, AcceleratorState, GradientState)
     before = [dict(kind._shared_state) for kind in kinds]
     try:
-        accelerator = _make_accelerator(settings, options, known)
+        accelerator = _make_accelerator(settings, options, in_bf16)
         gpus = [accelerator.device] if accelerator.device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpus):
             yield accelerator
@@ -48,7 +48,7 @@ def borrowed_accelerator(
             kind._shared_state.update(state)
 
 
-def _make_accelerator(settings: FitSettings, options: FitOptions, known: bool) -> Accelerator:
+def _make_accelerator(settings: FitSettings, options: FitOptions, in_bf16: bool) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.utils import GradientAccumulationPlugin
 
@@ -60,7 +60,7 @@ def _make_accelerator(settings: FitSettings, options: FitOptions, known: bool) -
     try:
         accelerator = Accelerator(
             cpu=on_cpu,
-            mixed_precision=_precision(settings.mixed_precision, on_cpu, known),
+            mixed_precision=_precision(settings.mixed_precision, on_cpu, in_bf16),
             gradient_accumulation_plugin=GradientAccumulationPlugin(
                 num_steps=settings.accumulate, sync_with_dataloader=False
             ),
@@ -82,16 +82,16 @@ def _make_accelerator(settings: FitSettings, options: FitOptions, known: bool) -
     return accelerator
 
 
-def _precision(asked: str, on_cpu: bool, known: bool) -> str:
-    """Return "no", "fp16" or "bf16" for what was asked, of which "auto" may be any but fp16.
+def _precision(asked: str, on_cpu: bool, in_bf16: bool) -> str:
+    """Return "no", "fp16" or "bf16"; "auto" is bf16 on CPUs that compute in it, where it may be.
 
-    It is bf16 on CPUs that compute in it, where known networks train up to twice as fast.
+    Networks train up to twice as fast in it there.
     """
     if asked != "auto":
         return asked
     others = (torch.cuda, torch.backends.mps, torch.xpu)
     on_cpu = on_cpu or not any(other.is_available() for other in others)
-    return "bf16" if known and on_cpu and computes_bf16(torch.device("cpu")) else "no"
+    return "bf16" if in_bf16 and on_cpu and computes_bf16(torch.device("cpu")) else "no"
 
 
 class Interrupt:

@@ -38,18 +38,6 @@ class StateFiles:
         self.pause = SAVE_SECONDS
         self.saved_at = time.monotonic()
 
-    def check(self) -> None:
-        """Raise CheckpointError where nothing can be written: before the work, not after it."""
-        if self.folder is None:
-            return
-        try:
-            try_folder(self.folder)
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot write into output={self.folder}: {error.strerror or error}; choose "
-                "another folder"
-            ) from error
-
     def begin_anew(self) -> None:
         """Remove what tells of an earlier run in the folder; its weights stay until there are new.
 
@@ -80,6 +68,22 @@ class StateFiles:
         save_state(self.folder / name, state)
         self.saved_at = time.monotonic()
         self.pause = max(SAVE_SECONDS, (self.saved_at - begin) / SAVE_SHARE)
+
+
+def check_output(folder: str | Path | None) -> None:
+    """Raise CheckpointError where nothing can be written: before the work, not after it.
+
+    Args:
+        folder: where a run is to write; None where it does not.
+    """
+    if folder is None:
+        return
+    try:
+        try_folder(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write into output={folder}: {error.strerror or error}; choose another folder"
+        ) from error
 
 
 def state_to_resume(options: FitOptions) -> dict[str, Any] | None:
