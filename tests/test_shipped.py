@@ -39,7 +39,7 @@ def test_samples_gain_at_least_two_decibels(name: str) -> None:
 @pytest.mark.parametrize("name", list_samples())
 @pytest.mark.parametrize(
     ("kind", "level", "gain"),
-    [("camera", 9, 1), ("camera", 20, 3), ("camera", 35, 3), ("white", 20, 5)],
+    [("camera", 9, 4), ("camera", 20, 7), ("camera", 35, 9), ("white", 20, 9)],
 )
 def test_noise_of_any_strength_goes(name: str, kind: str, level: float, gain: float) -> None:
     clean = read_image(sample_path(name, clean=True)).pixels
