@@ -40,7 +40,7 @@ def pictures(name: str, kind: str, noise: CameraNoise, level: int) -> dict[str, 
     drawn = replace(noise, sigma=(level / 255, level / 255))
     noisy = drawn.add(clean, np.random.default_rng(0))
     denoised: Tensor = from_pretrained("camera-small").denoise(noisy)  # type: ignore[assignment]
-    shown = {f"{name}, {kind} noise of {level}": noisy, "camera-small": denoised}
+    shown = {f"{name}, {kind} {level}": noisy, "camera-small": denoised}
     scored = {
         f"{title}: {float(psnr(image, clean, eight_bit=True)):.1f} dB": image
         for title, image in shown.items()
