@@ -121,3 +121,18 @@ def test_targets_of_a_shuffling_loader_are_a_function_of_the_seed() -> None:
     assert orders[0] == orders[1] != sorted(orders[0])
     other = [int(one.max()) for one in module.windows_of(loader, 3, 1.0, seed=1)]
     assert other != orders[0]
+
+
+@pytest.mark.parametrize("wrong", [{"trust": 2.0}, {"megapixels": 0.0}, {"validation": [1, 2, 3]}])
+def test_what_cannot_be_used_is_refused_before_any_training(
+    monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(AsymmetricMaskDenoiser, "fit", lambda *told, **given: pytest.fail("began"))
+    student = _student()
+    with pytest.raises((SettingError, DataError), match=next(iter(wrong))):
+        student.adapt(_noisy(), steps=4, crop=32, progress=False, **wrong)
+    monkeypatch.setattr(
+        AsymmetricMaskDenoiser, "denoise", lambda *told, **given: pytest.fail("began")
+    )
+    with pytest.raises((SettingError, DataError), match=next(iter(wrong))):
+        module.distill(_student(), _noisy(), steps=4, crop=32, progress=False, **wrong)

@@ -66,7 +66,7 @@ def roomy(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         def __init__(self, denoiser: AsymmetricMaskDenoiser, device: Any, **settings: Any) -> None:
             super().__init__(denoiser, device, **settings)
             self.device, self.cast = GPU, None
-            self.learnt.bytes_per_pixel[GPU, None] = 4.0
+            self.memory.measured[GPU, None] = 4.0, module.TELLING
 
     monkeypatch.setattr(module, "free_memory", lambda _: 8 * limit["pixels"])
     monkeypatch.setattr("masked_denoise.inference.NetworkCalls", Pretended)
@@ -146,15 +146,53 @@ def test_the_first_call_on_a_gpu_is_measured(monkeypatch: pytest.MonkeyPatch) ->
         ("mem_get_info", (50 * 144 * 2 * 5, 0)),
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(module, "TELLING", 1)  # one call tells
     denoiser = make()
     calls = NetworkCalls(denoiser, CPU)
     calls.device = GPU
     outputs = list(calls.run((picture(2, 3, 12, 12, seed=n), 0) for n in range(6)))
-    assert denoiser.learnt.bytes_per_pixel == {(GPU, None): 50.0}
+    assert denoiser.call_memory.measured == {(GPU, None): (50.0, 144)}
     assert [shape[0] for shape in denoiser.backbone.shapes] == [1, 1, 4, 4, 2]
     for number, output in enumerate(outputs):
         expected = denoiser.predict(picture(2, 3, 12, 12, seed=number))
         torch.testing.assert_close(output, expected, atol=1e-6, rtol=0)
+
+
+def test_memory_is_measured_again_where_more_pixels_tell_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thumbnail takes mostly workspace; what came of it must not hold for all that follow."""
+    work, pixels = 1_000_000, {"now": 0}
+    denoiser = make()
+    calls = NetworkCalls(denoiser, CPU)
+    forward = calls._call
+
+    def call(part: Tensor) -> Tensor:
+        pixels["now"] = len(part) * part.shape[2] * part.shape[3]
+        return forward(part)
+
+    monkeypatch.setattr(calls, "_call", call)
+    for name, value in (
+        ("memory_allocated", lambda *_: 0), ("reset_peak_memory_stats", lambda *_: None),
+        ("max_memory_allocated", lambda *_: work + 8 * pixels["now"]),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    calls.device = GPU
+    found = []
+    for side in (8, 64, 16, 256, 300):
+        calls._call_and_measure(picture(1, 3, side, side))
+        found.append(denoiser.call_memory.measured[GPU, None])
+    assert [pixels for _, pixels in found] == [64, 4096, 4096, 65536, 65536]
+    assert found[0][0] > 10_000
+    assert found[-1][0] == pytest.approx(8 + work / 65536)
+
+
+def test_what_was_found_out_about_a_network_does_not_hold_for_the_next() -> None:
+    denoiser = make()
+    NetworkCalls(denoiser, CPU).memory.measured[GPU, None] = 4.0, 10
+    assert NetworkCalls(denoiser, CPU).memory.measured
+    denoiser.backbone = Counted()
+    assert not NetworkCalls(denoiser, CPU).memory.measured
 
 
 # -- precision ------------------------------------------------------------------------------------
@@ -240,7 +278,7 @@ def test_a_network_is_compiled_once(compiler: list[str]) -> None:
     denoiser.denoise(image)
     assert denoiser.backbone.shapes
     for twin in (copy.deepcopy(denoiser), pickle.loads(pickle.dumps(denoiser))):
-        assert twin.learnt.compiled is None
+        assert twin.call_memory.compiled is None
         torch.testing.assert_close(twin.denoise(image), expected)
     denoiser.backbone = Counted()
     denoiser.denoise(image, compile=True)
@@ -308,3 +346,29 @@ def test_a_network_that_works_in_place_leaves_the_picture_alone() -> None:
     before = picture.clone()
     student.denoise(picture)
     assert torch.equal(picture, before)
+
+
+class _InPlace(nn.Module):
+    """Takes half of its input away, in the memory of the input or elsewhere."""
+
+    def __init__(self, *, inplace: bool) -> None:
+        super().__init__()
+        self.share, self.inplace = nn.Parameter(torch.tensor(0.5)), inplace
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.shape[2] % 2 or image.shape[3] % 2:
+            raise ValueError("even sides are needed")
+        return image.mul_(-self.share) if self.inplace else image * -self.share
+
+
+@pytest.mark.parametrize("size", [(20, 24), (21, 23)])
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_network_may_work_in_place_on_any_size(size: tuple[int, int], residual: bool) -> None:
+    picture = torch.rand(1, *size, generator=torch.Generator().manual_seed(0))
+    made = [
+        AsymmetricMaskDenoiser(
+            _InPlace(inplace=inplace), preset="student", channels=1, residual=residual
+        ).denoise(picture)
+        for inplace in (False, True)
+    ]
+    assert torch.equal(*made)

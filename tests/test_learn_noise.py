@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,3 +184,25 @@ def test_what_is_simulated_follows_the_pictures() -> None:
     told = CameraNoise(sigma=(0.01, 0.02))
     student = _student().learn_noise(images, steps=1, progress=False, noise=told)
     assert student.fit_record["learn_noise"]["sigma"] == [0.01, 0.02]
+
+
+def test_weights_that_were_no_better_do_not_stay_on_disk(tmp_path: Path) -> None:
+    student = module.train_on_simulated(
+        _student(), _pictures(), steps=4, learning_rate=0.3, warmup_steps=0, crop=32,
+        progress=False, output=tmp_path,
+    )  # fmt: skip
+    assert student.fit_record["kept"] == "before"
+    again = AsymmetricMaskDenoiser.from_pretrained(tmp_path)
+    for name, value in student.backbone.state_dict().items():
+        assert torch.equal(again.backbone.state_dict()[name], value)
+
+
+def test_a_refused_call_changes_nothing() -> None:
+    student = _student()
+    floats = [4000.0 * one.astype(np.float32) / 255 for one in _noisy()]
+    with pytest.raises(DataError, match="validation"):
+        student.learn_noise(floats, steps=2, validation=[1, 2, 3], progress=False)
+    assert student.value_range is None
+    assert student.dct_threshold == 0
+    with pytest.raises(SettingError, match="epochs"):
+        student.learn_noise(floats, epochs=2, progress=False)

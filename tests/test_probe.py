@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from masked_denoise.errors import BackboneError
-from masked_denoise.probe import probe
+from masked_denoise.probe import is_blind, probe
 
 
 class From(nn.Module):
@@ -137,3 +137,21 @@ def test_messages_say_what_to_change() -> None:
 
 def _fail(x: Tensor) -> Tensor:
     raise RuntimeError("boom")
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_network_that_works_in_place_is_seen_as_it_is(sign: float) -> None:
+    class Copies(nn.Module):
+        def __init__(self, inplace: bool) -> None:
+            super().__init__()
+            self.weight, self.inplace = nn.Parameter(torch.tensor(sign)), inplace
+
+        def forward(self, image: Tensor) -> Tensor:
+            return image.mul_(self.weight) if self.inplace else image * self.weight
+
+    with torch.no_grad():
+        found = [probe(Copies(inplace), 3) for inplace in (False, True)]
+        blind = [is_blind(Copies(inplace), 3, 1) for inplace in (False, True)]
+    assert found[0] == found[1]
+    assert found[0].global_skip == (sign > 0)
+    assert blind == [False, False]

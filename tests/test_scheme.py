@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -435,3 +437,24 @@ def test_passes_of_other_schemes_are_their_draws(scheme: MaskScheme) -> None:
     for draw in range(5):
         key = Key(2, 0, draw)
         assert torch.equal(scheme.label_of_pass(grid, key), scheme.label(grid, key))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Lattice(2.5),  # type: ignore[arg-type]
+        lambda: Lattice(4, radius=1.0),  # type: ignore[arg-type]
+        lambda: Lattice(True),
+        lambda: RandomPartition(2.0),  # type: ignore[arg-type]
+        lambda: Noise2Void("0.1"),  # type: ignore[arg-type]
+        lambda: Noise2Void(math.nan),
+    ],
+)
+def test_numbers_of_another_kind_are_refused(wrong: Callable[[], MaskScheme]) -> None:
+    with pytest.raises(SettingError, match=r"is needed|must be"):
+        wrong()
+
+
+def test_numpys_numbers_are_taken() -> None:
+    assert Lattice(np.int64(4)).settings() == Lattice(4).settings()
+    assert repr(RandomPartition(np.int32(4))) == repr(RandomPartition(4))

@@ -32,7 +32,7 @@ from masked_denoise.metrics import psnr
 from masked_denoise.presets import PRESETS
 from masked_denoise.training.schedule import UNKNOWN, Schedule
 from masked_denoise.training.settings import FitSettings, fit_settings
-from masked_denoise.training.validation import Scores
+from masked_denoise.training.validation import CleanPairs, Scores
 
 FAST: dict[str, Any] = {"batch_size": 2, "crop": 16, "progress": False}
 
@@ -301,8 +301,9 @@ def test_only_masked_networks_under_correlated_noise_are_held_back(
     for recipe in ({"preset": "default"}, {"preset": "independent"}, {"preset": "amsnet"},
                    {"preset": "default", "train_stride": 1}):  # fmt: skip
         make(**recipe).fit(DATA, steps=1, **FAST)
-    make(preset="default").fit(DATA, steps=1, learning_rate=2e-3, **FAST)  # told is told
-    assert seen == [3000, *[math.inf] * 4]
+    for rate in (2e-3, 1e-3):  # what is given is taken, be it the default
+        make(preset="default").fit(DATA, steps=1, learning_rate=rate, **FAST)
+    assert seen == [3000, *[math.inf] * 5]
 
 
 def test_given_settings_win_over_the_preset_and_all_presets_are_known() -> None:
@@ -805,3 +806,55 @@ def _raising(error: Exception) -> Any:
         raise error
 
     return fail
+
+
+@pytest.mark.parametrize("refused", ["psnr without a target", "a student"])
+def test_a_refused_run_leaves_the_run_before_it_alone(tmp_path: Path, refused: str) -> None:
+    denoiser = make()
+    denoiser.fit(DATA, steps=3, output=tmp_path, **FAST)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    record = denoiser.fit_record
+    if refused == "a student":
+        other = AsymmetricMaskDenoiser(nn.Conv2d(3, 3, 3, padding=1), preset="student")
+        with pytest.raises(SettingError, match="this is a student"):
+            other.fit(DATA, steps=2, output=tmp_path, **FAST)
+    else:
+        with pytest.raises(SettingError, match="compares with a target"):
+            denoiser.fit(DATA, steps=2, output=tmp_path, loss="psnr", **FAST)  # type: ignore[arg-type]
+        assert denoiser.fit_record == record
+    assert "last.pt" in before
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_that_fails_in_its_first_step_leaves_the_run_before_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoiser = make()
+    denoiser.fit(DATA, steps=3, output=tmp_path, **FAST)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    record, history = denoiser.fit_record, denoiser.history
+
+    def broken(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("masked_denoise.training.learner.Learner.backward", broken)
+    with pytest.raises(OSError, match="disk is gone"):
+        denoiser.fit(DATA, steps=2, output=tmp_path, **FAST)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert (denoiser.fit_record, denoiser.history) == (record, history)
+
+
+def test_validation_keeps_nothing_but_the_middles() -> None:
+    picture = torch.zeros(3, 900, 700)
+
+    def pairs() -> Any:
+        for _ in range(3):
+            yield picture.clone(), np.zeros((900, 700, 3), np.uint8)
+
+    with pytest.raises(SizeError):
+        CleanPairs(pairs())
+    kept = CleanPairs((picture.clone(), picture.numpy().copy()) for _ in range(2)).pairs
+    for noisy, clean in kept:
+        assert noisy.shape == (3, 256, 256)
+        assert noisy.untyped_storage().nbytes() == noisy.nbytes
+        assert clean.base is None

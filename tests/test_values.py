@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from masked_denoise import AsymmetricMaskDenoiser
+from masked_denoise.checks import number, whole
 from masked_denoise.errors import PixelError, SettingError, SizeError
 from masked_denoise.values import check_finite, from_batch, to_batch
 
@@ -206,3 +207,15 @@ def test_floats_that_cannot_be_on_the_usual_scale_are_told() -> None:
         denoiser.denoise(picture.astype(np.uint8))
         denoiser.value_range = (0, 255)
         denoiser.denoise(picture)
+
+
+@pytest.mark.parametrize("check", [number, whole])
+@pytest.mark.parametrize("value", [True, "3", None, math.inf])
+def test_what_is_no_number_is_refused(check: Any, value: Any) -> None:
+    with pytest.raises(SettingError, match="size is"):
+        check("size", value)
+
+
+def test_a_number_beyond_all_floats_is_refused() -> None:
+    with pytest.raises(SettingError, match="size is"):
+        number("size", 10**400)

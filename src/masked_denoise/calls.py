@@ -30,29 +30,36 @@ _TURNS: tuple[tuple[tuple[int, ...], bool], ...] = (  # flipped dimensions, then
     ((3,), False), ((2, 3), True), ((2,), False), ((), True),
 )  # fmt: skip
 SHARE = 0.5  # of the free memory that a call may take
+TELLING = 1 << 16  # pixels of a call that tell what more take: workspace counts little then
 
 
-class Learnt:
+class CallMemory:
     """What calls have found out about the network of a denoiser; a copy starts anew.
 
     Attributes:
+        network: which it is about.
         compiled: the compiled network, or the network itself where it cannot be compiled.
-        source: the network that was compiled.
-        bytes_per_pixel: memory that a call takes, by device and precision.
+        measured: bytes that a call takes for each pixel, and the pixels of the call that told so,
+            by device and precision.
         room: most pixels of a call, after one ran out of memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module | None = None) -> None:
+        self.network = network
         self.compiled: Callable[[Tensor], Tensor] | None = None
-        self.source: nn.Module | None = None
-        self.bytes_per_pixel: dict[tuple[torch.device, torch.dtype | None], float] = {}
+        self.measured: dict[tuple[torch.device, torch.dtype | None], tuple[float, int]] = {}
         self.room = MOST_PIXELS
 
-    def __deepcopy__(self, memo: object) -> Learnt:
-        return Learnt()
+    def begin_for(self, network: nn.Module) -> None:
+        """Forget everything that was found out about another network."""
+        if self.network is not network:
+            self.__init__(network)  # type: ignore[misc]
 
-    def __reduce__(self) -> tuple[type[Learnt], tuple[()]]:
-        return Learnt, ()
+    def __deepcopy__(self, memo: object) -> CallMemory:
+        return CallMemory()
+
+    def __reduce__(self) -> tuple[type[CallMemory], tuple[()]]:
+        return CallMemory, ()
 
 
 class NetworkCalls:
@@ -82,7 +89,8 @@ class NetworkCalls:
         self.denoiser, self.network, self.device = denoiser, denoiser.backbone, device
         weight = next(self.network.parameters(), None)
         self.cast = cast_of(precision, device, torch.float32 if weight is None else weight.dtype)
-        self.compile, self.learnt = compile, denoiser.learnt
+        self.compile, self.memory = compile, denoiser.call_memory
+        self.memory.begin_for(self.network)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Tensor]:
         """Yield the prediction (n, C, h, w) of each job, in order; jobs are taken when needed."""
@@ -114,10 +122,10 @@ class NetworkCalls:
         """Return how many pixels a call may have."""
         if self.device.type != "cuda":
             return float("inf")
-        needed = self.learnt.bytes_per_pixel.get((self.device, self.cast))
-        if needed is None:
+        measured = self.memory.measured.get((self.device, self.cast))
+        if measured is None:
             return 0.0  # one image: it is measured
-        return min(self.learnt.room, SHARE * free_memory(self.device) / max(needed, 1.0))
+        return min(self.memory.room, SHARE * free_memory(self.device) / max(measured[0], 1.0))
 
     def _forward(self, seen: Tensor) -> Tensor:
         """Return the network's output for (N, C, h, w), in as many calls as memory needs."""
@@ -127,7 +135,7 @@ class NetworkCalls:
             part = seen[first : first + max(int(number), 1)]
             output = self._call_or_none(part)
             if output is None:
-                self.learnt.room = max(len(part) // 2, 1) * seen.shape[2] * seen.shape[3]
+                self.memory.room = max(len(part) // 2, 1) * seen.shape[2] * seen.shape[3]
                 torch.cuda.empty_cache()
                 continue
             outputs.append(output)
@@ -144,15 +152,15 @@ class NetworkCalls:
             return None
 
     def _call_and_measure(self, part: Tensor) -> Tensor:
-        key = (self.device, self.cast)
-        if self.device.type != "cuda" or key in self.learnt.bytes_per_pixel:
+        key, pixels = (self.device, self.cast), len(part) * part.shape[2] * part.shape[3]
+        known = self.memory.measured.get(key, (0.0, 0))[1]
+        if self.device.type != "cuda" or known >= min(pixels, TELLING):
             return self._call(part)
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         output = self._call(part)
         taken = torch.cuda.max_memory_allocated(self.device) - before
-        pixels = len(part) * part.shape[2] * part.shape[3]
-        self.learnt.bytes_per_pixel[key] = taken / pixels
+        self.memory.measured[key] = taken / pixels, pixels
         return output
 
     def _call(self, part: Tensor) -> Tensor:
@@ -174,18 +182,18 @@ class NetworkCalls:
 
         What the network itself cannot do, it raises again when called as it is.
         """
-        learnt = self.learnt
-        if learnt.compiled is None or learnt.source is not self.network:
-            learnt.compiled, learnt.source = torch.compile(self.network), self.network
+        memory = self.memory
+        if memory.compiled is None:
+            memory.compiled = torch.compile(self.network)
         try:
-            return learnt.compiled(part)
+            return memory.compiled(part)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:  # compilers fail in many ways
-            if learnt.compiled is self.network:
+            if memory.compiled is self.network:
                 raise
             output: Tensor = self.network(part)
-            learnt.compiled = self.network
+            memory.compiled = self.network
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             warnings.warn(
                 f"the network runs without compile=True, since torch.compile failed: {reason}",
@@ -256,7 +264,7 @@ def predict(
     ]
     if len(views) == 1:
         seen = views[0].to(dtype).contiguous(memory_format=layout)
-        if seen.data_ptr() == jobs[0][0].data_ptr():  # a network may work in place
+        if seen.data_ptr() == padded[0].data_ptr():  # a network may work in place
             seen = seen.clone()
     else:
         number, *rest = views[0].shape

@@ -20,6 +20,8 @@ def whole(name: str, value: SupportsIndex) -> int:
     4
     """
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return operator.index(value)
     except TypeError:
         raise SettingError(f"{name} is {value!r}; a whole number is needed") from None
@@ -37,10 +39,10 @@ def number(name: str, value: SupportsFloat, needed: str = "a number") -> float:
         SettingError: it is none.
     """
     try:
-        if isinstance(value, str | bytes) or not math.isfinite(value):
+        if isinstance(value, str | bytes | bool) or not math.isfinite(value):
             raise ValueError
         return float(value)
-    except (TypeError, ValueError, RuntimeError):  # the last: a tensor of several
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: of several
         raise SettingError(f"{name} is {value!r}; {needed} is needed") from None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .backbones import backbone_info, create_backbone
 from .backbones.spandrel_model import Backbone, unwrap
-from .calls import Learnt, predict
+from .calls import CallMemory, predict
 from .checks import whole
 from .denoiser_settings import DenoiserSettings
 from .errors import SettingError, SizeError
@@ -21,6 +21,7 @@ from .inference import TILE, denoise_batch
 from .losses import LossKind, target_loss, total_loss
 from .memory import held_memory
 from .ops import MaskedImage
+from .ops.masked import DistanceKind
 from .probe import Traits, probe, warn_unless_blind
 from .refine import Refinement
 from .scheme import Key, MaskScheme, NothingHidden, Purpose, hash_key
@@ -140,7 +141,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         self.history: list[dict[str, Any]] = []
         self.fit_record: dict[str, Any] = {}
         self.card: dict[str, Any] = {}
-        self.learnt = Learnt()  # about calls of the network
+        self.call_memory = CallMemory()  # about calls of the network
         residual = self._take(preset or "default", {})
         self.traits = self._find_traits(channels_last)
         warn_unless_blind(self.scheme, self.backbone, channels, self.traits)
@@ -189,15 +190,8 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             return denoise_batch(self, image, passes=self.passes, seed=seed)
         if target is not None:
             return target_loss(self.predict(image), target, kind=loss)
-        if isinstance(self.scheme, NothingHidden) and not self.scheme.blind:
-            raise SettingError(
-                "this is a student: it sees every pixel, and would learn from noisy images to copy "
-                "them; train it with teacher.distill(noisy, student=...), or with train_student on "
-                "pairs"
-            )
+        kind = self.masked_loss(loss)
         key = Key(seed, purpose, step)
-        if loss == "psnr":
-            raise SettingError("loss='psnr' compares with a target; without one take 'l1' or 'l2'")
         stride = self.stride_of_step(key)
         masked = MaskedImage(image, self.scheme, key, stride, sample=sample)
         branches = [self.scheme.branch_of_step(key)]
@@ -206,12 +200,24 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         last = self.traits.channels_last and masked.fused
         outputs = [self.predict(masked.show(branch, channels_last=last)) for branch in branches]
         losses = [
-            masked.distance(output, branch, kind=loss)
+            masked.distance(output, branch, kind=kind)
             for output, branch in zip(outputs, branches, strict=True)
         ]
         if smoothness is None:
             return losses[0]
         return total_loss(torch.stack(losses), masked.merge(outputs), smoothness=smoothness)
+
+    def masked_loss(self, loss: str) -> DistanceKind:
+        """Return the loss; SettingError where noisy images alone cannot teach by it."""
+        if isinstance(self.scheme, NothingHidden) and not self.scheme.blind:
+            raise SettingError(
+                "this is a student: it sees every pixel, and would learn from noisy images to copy "
+                "them; train it with teacher.distill(noisy, student=...), or with train_student on "
+                "pairs"
+            )
+        if loss == "psnr":
+            raise SettingError("loss='psnr' compares with a target; without one take 'l1' or 'l2'")
+        return "l2" if loss == "l2" else "l1"
 
     def stride_of_step(self, key: Key) -> int:
         """Return the stride that training step `key.draw` runs at, drawn from its hash."""

@@ -71,7 +71,7 @@ def is_blind(network: nn.Module, channels: int, size_multiple: int) -> bool | No
     image = image.to(next(network.parameters(), image))
     there, anywhere = 0.0, 0.0
     with _evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        output = functional_call(network, weights, image)
+        output = functional_call(network, weights, image.clone())
         for row, col in ((height // 2, width // 2), (height // 3, width // 2 + 1)):
             changed = image.clone()
             changed[..., row, col] = 1 - changed[..., row, col]
@@ -101,7 +101,7 @@ def warn_unless_blind(
 @torch.no_grad()
 def _run(network: nn.Module, image: Tensor) -> Tensor:
     with torch.random.fork_rng(devices=[]):
-        output = network(image)
+        output = network(image.clone())  # it may work in place
     if not isinstance(output, Tensor):
         raise BackboneError(
             f"the backbone returned a {type(output).__name__}; a tensor of the shape of its input "

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .checks import number, whole
 from .errors import SettingError, unknown_name
 from .pixels import Grid
 from .plugins import SCHEMES as PLUGINS
@@ -63,9 +64,9 @@ def mix(word: Word) -> Word:
 def hash_key(key: Key) -> int:
     """Return 32 bits from a key; 64 bits of the seed and of the draw are taken in."""
     state = 0x9E3779B9
-    for number in key:
-        state = mix(state ^ (number & WORD))
-        state = mix((state + 0x3C6EF35F) & WORD ^ (number >> 32 & WORD))
+    for part in key:
+        state = mix(state ^ (part & WORD))
+        state = mix((state + 0x3C6EF35F) & WORD ^ (part >> 32 & WORD))
     return state
 
 
@@ -235,7 +236,8 @@ class RandomPartition(MaskScheme):
         inference: MaskScheme | None = None,
     ) -> None:
         check_fill(fill)
-        if not isinstance(branches, int) or not 1 <= branches <= 255:
+        branches = whole("branches", branches)
+        if not 1 <= branches <= 255:
             raise SettingError(f"branches is {branches!r}; a number from 1 to 255 is needed")
         if hide not in ("own", "others") or (hide == "others" and branches < 2):
             raise SettingError(
@@ -316,6 +318,7 @@ class Lattice(MaskScheme):
         inference: MaskScheme | None = None,
     ) -> None:
         check_fill(fill)
+        period, radius = whole("period", period), whole("radius", radius)
         if not 2 <= period <= 15:
             raise SettingError(f"period is {period}; a number from 2 to 15 is needed")
         if not 0 <= 2 * radius < period:
@@ -358,6 +361,7 @@ class Noise2Void(MaskScheme):
 
     def __init__(self, share: float = 0.02, *, fill: Fill = "neighbor") -> None:
         check_fill(fill, sparse=True)
+        share = number("share", share, "a share of pixels in (0, 0.5]")
         if not 0 < share <= 0.5:
             raise SettingError(f"share is {share}; a share of pixels in (0, 0.5] is needed")
         self.share, self.fill = share, fill

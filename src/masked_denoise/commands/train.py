@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from .options import FITTING, setting
 from .terminal import Terminal, duration, number, plain
 
 if TYPE_CHECKING:
+    from ..evaluate import Pair
     from ..jobs.survey import Failure, Picture
 
 HELP = """Train a model on noisy pictures alone, to be used with `denoise --model`.
@@ -153,24 +154,30 @@ def _too_small(pictures: Sequence[Picture], smallest: int) -> list[Failure]:
 
 def validation_pairs(
     terminal: Terminal, noisy: Path | None, clean: Path | None, channels: int
-) -> list[tuple[Any, Any]] | None:
-    """Return the pairs of pictures that measure the run, None for none.
+) -> Iterator[tuple[Any, Any]] | None:
+    """Return the pairs of pictures that measure the run, read one by one; None for none.
 
     Raises:
-        DataError: there is no pair, or one of another number of channels.
+        DataError: there is no pair.
+        SizeError: when read: the two of a pair differ, or have another number of channels.
     """
     if noisy is None and clean is None:
         return None
     if noisy is None or clean is None:
         raise typer.BadParameter("--validation-noisy and --validation-clean need each other")
-    from ..errors import SizeError
     from ..evaluate import find_pairs
-    from ..images import read_image
 
     pairing = find_pairs(noisy, clean)
     terminal.warn_files(pairing.unpaired_images, "no clean picture for")
-    pairs = []
-    for pair in pairing.pairs:
+    return _read_pairs(pairing.pairs, channels)
+
+
+def _read_pairs(pairs: Sequence[Pair], channels: int) -> Iterator[tuple[Any, Any]]:
+    """Yield the pictures of each pair; SizeError where they are not alike."""
+    from ..errors import SizeError
+    from ..images import read_image
+
+    for pair in pairs:
         images = read_image(pair.image).pixels, read_image(pair.clean).pixels
         forms = [one.shape if one.ndim == 3 else (*one.shape, 1) for one in images]
         if forms[0] != forms[1] or forms[0][2] != channels:
@@ -178,8 +185,7 @@ def validation_pairs(
                 f"{pair.image} is {forms[0]} and {pair.clean} {forms[1]} (height, width, "
                 f"channels); both must be alike, with {channels} channels as in training"
             )
-        pairs.append(images)
-    return pairs
+        yield images
 
 
 def end(

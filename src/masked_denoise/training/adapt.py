@@ -17,7 +17,7 @@ import torch
 
 from ..checkpoint import save_model
 from ..errors import DataError, SettingError
-from .distill import distill, share_of_budget
+from .distill import check_distillation, distill, share_of_budget
 from .ranking import MEGAPIXELS, rank_models
 from .settings import BUDGETS
 from .states import check_output
@@ -52,7 +52,9 @@ def adapt(
         if settings.get(name) is None:
             settings[name] = value
     told, options = split_settings(settings)
+    check_distillation(1, megapixels, trust, options)
     check_output(options.output)
+    settings["validation"] = options.validation  # which may be read once only
     if told.epochs is not None or options.resume:
         raise SettingError("adapt takes minutes= or steps=, and cannot be resumed")
     half = share_of_budget(told, 2)

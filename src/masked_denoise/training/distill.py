@@ -54,10 +54,8 @@ def distill(
 ) -> AsymmetricMaskDenoiser:
     """Return a trained student; see `AsymmetricMaskDenoiser.distill`."""
     told, options = split_settings(settings)
-    _check(rounds, megapixels, options)
+    check_distillation(rounds, megapixels, trust, options)
     check_output(options.output)
-    if not 0 < trust <= 1:
-        raise SettingError(f"trust is {trust}; a share above 0, at most 1, is needed")
     made = _make_student(teacher, student, student_args, told.seed)
     pictures = _pictures(noisy, teacher.channels, megapixels, told.seed)
     began = time.perf_counter()
@@ -96,11 +94,14 @@ def distill(
     return made
 
 
-def _check(rounds: int, megapixels: float, options: FitOptions) -> None:
+def check_distillation(rounds: int, megapixels: float, trust: float, options: FitOptions) -> None:
+    """Raise SettingError where a number is out of its range."""
     if not isinstance(rounds, int) or rounds < 1:
         raise SettingError(f"rounds is {rounds!r}; 1 or more is needed")
     if not megapixels > 0:
         raise SettingError(f"megapixels is {megapixels!r}; a number above 0 is needed")
+    if not 0 < trust <= 1:
+        raise SettingError(f"trust is {trust}; a share above 0, at most 1, is needed")
     if rounds > 1 and options.resume:
         raise SettingError(f"a run of {rounds} rounds cannot be resumed; use rounds=1")
 

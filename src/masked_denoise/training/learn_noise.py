@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..camera_noise import CameraNoise, Range
+from ..checkpoint import save_model
 from ..cosine import PHOTOGRAPHS
 from ..errors import DataError, PixelError, SettingError
 from ..noise import measure_noise
 from ..values import ValueRange
 from .batches import Batches
 from .distill import denoised, share_of_budget, windows_of
-from .loop import train
+from .loop import as_before_if_refused, train
 from .pictures import Array, range_of
 from .settings import FitOptions, FitSettings
 from .simulated import SimulatedPairs, smaller
@@ -75,16 +76,17 @@ def learn_noise(
         raise SettingError("crops are drawn without end, so there are no epochs; give steps=")
     if rounds > 1 and options.resume:
         raise SettingError(f"a run of {rounds} rounds cannot be resumed; use rounds=1")
-    taken = windows_of(noisy, student.channels, megapixels, told.seed)
-    if not student.fit_record and "dct_threshold" not in student.given:
-        student.dct_threshold = PHOTOGRAPHS
-    if student.value_range is None:
-        student.value_range = _range_of(taken)
-    if options.device is not None:
-        student.to(options.device)
-    began = time.perf_counter()
-    noise = noise or noise_like(taken, student.value_range)
-    seconds = time.perf_counter() - began
+    with as_before_if_refused(student):
+        taken = windows_of(noisy, student.channels, megapixels, told.seed)
+        if not student.fit_record and "dct_threshold" not in student.given:
+            student.dct_threshold = PHOTOGRAPHS
+        if student.value_range is None:
+            student.value_range = _range_of(taken)
+        if options.device is not None:
+            student.to(options.device)
+        began = time.perf_counter()
+        noise = noise or noise_like(taken, student.value_range)
+        seconds = time.perf_counter() - began
     for number in range(rounds):
         began = time.perf_counter()
         learnt = bool(student.fit_record)
@@ -106,10 +108,7 @@ def learn_noise(
         "sigma": [round(level, 5) for level in noise.sigma],
         "looking_seconds": round(seconds, 3),
     }
-    if options.output is not None:
-        from ..checkpoint import save_model
-
-        save_model(student, options.output)
+    _save(student, options)
     return student
 
 
@@ -163,7 +162,14 @@ def train_on_simulated(
     check_student(student)
     told, options = split_settings(settings)
     _train(student, clean, noise or CameraNoise(), scale, told, options)
+    _save(student, options)
     return student
+
+
+def _save(student: AsymmetricMaskDenoiser, options: FitOptions) -> None:
+    """Write the model again: other weights than those of the run may have been kept."""
+    if options.output is not None:
+        save_model(student, options.output)
 
 
 def _cleaned(window: Array, student: AsymmetricMaskDenoiser, shrink: float) -> Array:

@@ -38,7 +38,7 @@ from .schedule import Schedule
 from .session import Interrupt, borrowed_accelerator
 from .settings import FitOptions, FitSettings
 from .states import StateFiles, check_output, check_same_run, state_to_resume
-from .validation import CleanPairs, FixedMasks, Scores, Validation
+from .validation import FixedMasks, Scores, Validation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -69,6 +69,7 @@ def fit(
         options: of the run.
     """
     settings = settings_of(denoiser, given)
+    denoiser.masked_loss(settings.loss)
 
     def make_batches(process: tuple[int, int]) -> Batches:
         return as_batches(
@@ -106,7 +107,7 @@ def train(
     in_bf16 = name is not None and backbone_info(name, **arguments).trains_in_bf16
     with held_memory(), borrowed_accelerator(settings, options, in_bf16=in_bf16) as accelerator:
         accelerator.wait_for_everyone()  # an earlier run may still be writing
-        with _as_before_if_refused(denoiser):
+        with as_before_if_refused(denoiser):
             trainer = _prepared(kind, denoiser, make_batches, settings, options, given, accelerator)
         try:
             trainer.run()
@@ -144,13 +145,13 @@ def _prepared(
         settings = _decided(denoiser, given or {}, accelerator)
     if settings.optimizer == "auto":
         settings = replace(settings, optimizer=optimizer_for(denoiser, settings))
-    trainer = kind(denoiser, batches, settings, options, accelerator)
+    told = given is not None and given.get("learning_rate") is not None
+    trainer = kind(denoiser, batches, settings, options, accelerator, rate_is_given=told)
     if advice is not None:
         trainer.tell(advice)
     if state is not None:
         trainer.load(state)
-    else:
-        trainer.files.begin_anew()
+        trainer.files.anew = False
     denoiser.card = after_training(denoiser)
     return trainer
 
@@ -163,7 +164,7 @@ def _decided(
 
 
 @contextmanager
-def _as_before_if_refused(denoiser: AsymmetricMaskDenoiser) -> Iterator[None]:
+def as_before_if_refused(denoiser: AsymmetricMaskDenoiser) -> Iterator[None]:
     """Give a denoiser its settings and modes back where what is done meanwhile raises."""
     before = dict(denoiser.__dict__)
     modes = [(module, module.training) for module in denoiser.modules()]
@@ -186,6 +187,7 @@ class Trainer:
         settings: of the run.
         options: of the run.
         accelerator: decides device, precision, accumulation and processes.
+        rate_is_given: whether the user gave the learning rate.
 
     Raises:
         BackboneError: the backbone has nothing to train.
@@ -199,8 +201,10 @@ class Trainer:
         settings: FitSettings,
         options: FitOptions,
         accelerator: Accelerator,
+        *,
+        rate_is_given: bool = False,
     ) -> None:
-        self.denoiser, self.batches = denoiser, batches
+        self.denoiser, self.batches, self.rate_is_given = denoiser, batches, rate_is_given
         self.settings, self.options, self.accelerator = settings, options, accelerator
         main = accelerator.is_main_process
         self.files = StateFiles(options.output, options.save_every, writes=main)
@@ -237,10 +241,9 @@ class Trainer:
         return Learner(self.denoiser, self.settings, self.accelerator)
 
     def _make_validation(self) -> Validation | None:
-        if self.options.validation is False:
-            return None
         if self.options.validation is not None:
-            return CleanPairs(self.options.validation)
+            given: Validation | None = self.options.validation or None
+            return given
         multiple = self.denoiser.traits.size_multiple
         crops = self.batches.held_out(math.lcm(*self.denoiser.train_strides) * multiple)
         return FixedMasks(crops, loss=self.settings.loss, seed=self.settings.seed)
@@ -253,8 +256,8 @@ class Trainer:
         """
         denoiser, settings = self.denoiser, self.settings
         masked = denoiser.preset in (None, "default") and max(denoiser.train_strides) > 1
-        usual = settings.learning_rate == FitSettings.learning_rate
-        return ENOUGH if masked and usual and settings.optimizer == "muon" else math.inf
+        free = not self.rate_is_given and settings.optimizer == "muon"
+        return ENOUGH if masked and free else math.inf
 
     def _steps_of_budget(self) -> int | None:
         settings = self.settings
@@ -549,8 +552,9 @@ class Trainer:
     def close(self) -> None:
         """Leave the denoiser as it is to be used, with the history of the run."""
         self.learner.release()
-        self.denoiser.history = self.history
-        self.denoiser.fit_record = self._record()
+        if self.step or self.stopped != "failed":  # else the denoiser is what it was before
+            self.denoiser.history = self.history
+            self.denoiser.fit_record = self._record()
         if self.options.log_with is not None:
             for tracker in self.accelerator.trackers:
                 tracker.finish()

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..checks import number, whole
 from ..errors import SettingError
+from .validation import clean_pairs
 
 BUDGETS = ("steps", "epochs", "minutes")
 DEFAULT_MINUTES = 2.0
@@ -117,13 +118,15 @@ class FitSettings:
 class FitOptions:
     """What a run does beside training; nothing here changes how the weights come out.
 
-    The meaning of each is told by `AsymmetricMaskDenoiser.fit`.
+    The meaning of each is told by `AsymmetricMaskDenoiser.fit`. Pairs for validation are read when
+    the options are made, before any work: they are `CleanPairs` then.
 
     Raises:
         SettingError: a value is out of its range, or an argument is missing that another needs.
+        DataError, SizeError: the validation holds no pairs.
     """
 
-    validation: Any = None
+    validation: Any = None  # None, False or CleanPairs, whatever was given
     validate_every: int | None = None
     output: str | Path | None = None
     save_every: int | None = None
@@ -138,6 +141,8 @@ class FitOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise SettingError(f"{name} is {value!r}; a number of steps, 1 or more, is needed")
+        if self.validation is not None and self.validation is not False:
+            object.__setattr__(self, "validation", clean_pairs(self.validation))
         if self.resume is True and self.output is None:
             raise SettingError("resume=True needs output=..., the folder of the run to go on with")
 

@@ -30,6 +30,10 @@ class StateFiles:
         folder: None writes nothing.
         every: steps between states; None for once a minute.
         writes: False in all processes but the main one.
+
+    Attributes:
+        anew: whether the first state takes the place of all that tells of an earlier run in the
+            folder; False for a run that goes on.
     """
 
     def __init__(self, folder: str | Path | None, every: int | None, *, writes: bool) -> None:
@@ -37,18 +41,17 @@ class StateFiles:
         self.every = every
         self.pause = SAVE_SECONDS
         self.saved_at = time.monotonic()
+        self.anew = True
 
-    def begin_anew(self) -> None:
-        """Remove what tells of an earlier run in the folder; its weights stay until there are new.
+    def _begin_anew(self, folder: Path) -> None:
+        """Remove what tells of an earlier run; its weights stay until there are new ones.
 
         A README of the user's own stays, too.
         """
-        if self.folder is None:
-            return
-        stale = [self.folder / name for name in ("last.pt", "best.pt")]
-        card = self.folder / README
+        stale = [folder / name for name in ("last.pt", "best.pt")]
+        card = folder / README
         if card.exists() and is_generated(card.read_text("utf-8", "replace")):
-            stale += [card, self.folder / PICTURE]
+            stale += [card, folder / PICTURE]
         for path in stale:
             path.unlink(missing_ok=True)
 
@@ -64,6 +67,9 @@ class StateFiles:
         """Write a state as `name`; CheckpointError where that fails, the older file kept."""
         if self.folder is None:
             return
+        if self.anew:
+            self._begin_anew(self.folder)
+        self.anew = False
         begin = time.monotonic()
         save_state(self.folder / name, state)
         self.saved_at = time.monotonic()

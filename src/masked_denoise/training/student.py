@@ -18,7 +18,7 @@ from .batches import Batches, LoaderBatches
 from .learner import Learner
 from .loop import Trainer, train
 from .settings import FitOptions, FitSettings, fit_settings
-from .validation import CleanPairs, Validation
+from .validation import Validation
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
@@ -168,10 +168,9 @@ class StudentTrainer(Trainer):
         return StudentLearner(self.denoiser, self.settings, self.accelerator)
 
     def _make_validation(self) -> Validation | None:
-        if self.options.validation is False:
-            return None
         if self.options.validation is not None:
-            return CleanPairs(self.options.validation)
+            given: Validation | None = self.options.validation or None
+            return given
         return Targets(self.batches.held_out(self.denoiser.traits.size_multiple))
 
 

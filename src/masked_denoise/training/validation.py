@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,9 +57,9 @@ class CleanPairs:
                 f"validation is {pairs!r}; pairs (noisy, clean), a pair of folders, or False are "
                 "needed"
             )
-        pairs = list(pairs)
-        if len(pairs) == 2 and all(isinstance(item, str | Path) for item in pairs):
-            pairs = _read_pairs(Path(pairs[0]), Path(pairs[1]))
+        folders = pairs if isinstance(pairs, tuple | list) and len(pairs) == 2 else ()
+        if folders and all(isinstance(item, str | Path) for item in folders):
+            pairs = _read_pairs(Path(folders[0]), Path(folders[1]))
         self.pairs: list[tuple[Image, Image]] = []
         for number, pair in enumerate(pairs):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -179,19 +179,26 @@ class Scores:
         self.smooth = state["smooth"]
 
 
-def _read_pairs(noisy: Path, clean: Path) -> list[tuple[Array, Array]]:
-    """Return the pictures of two folders that belong together."""
+def clean_pairs(given: Any) -> CleanPairs:
+    """Return what was given as validation, read."""
+    return given if isinstance(given, CleanPairs) else CleanPairs(given)
+
+
+def _read_pairs(noisy: Path, clean: Path) -> Iterator[tuple[Array, Array]]:
+    """Yield the pictures of two folders that belong together."""
     from ..evaluate import find_pairs
     from ..images import read_image
 
     found = find_pairs(noisy, clean).pairs
-    return [(read_image(pair.image).pixels, read_image(pair.clean).pixels) for pair in found]
+    for pair in found:
+        yield read_image(pair.image).pixels, read_image(pair.clean).pixels
 
 
 def _middle(image: Image) -> Any:
-    """Return the square of at most SIDE pixels from the middle of a picture."""
-    is_tensor = isinstance(image, Tensor)
-    height, width = image.shape[-2:] if is_tensor else image.shape[:2]
+    """Return a copy of the square of at most SIDE pixels from the middle of a picture."""
+    height, width = image.shape[-2:] if isinstance(image, Tensor) else image.shape[:2]
     top, left = max(0, (height - SIDE) // 2), max(0, (width - SIDE) // 2)
     rows, columns = slice(top, top + SIDE), slice(left, left + SIDE)
-    return image[..., rows, columns] if is_tensor else image[rows, columns]
+    if isinstance(image, Tensor):
+        return image[..., rows, columns].clone()
+    return image[rows, columns].copy()
