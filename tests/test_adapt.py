@@ -14,7 +14,7 @@ from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.errors import DataError, SettingError
 from masked_denoise.training import adapt as adapt_module
 from masked_denoise.training import distill as module
-from masked_denoise.training.student import meet
+from masked_denoise.training.student import blend_weights
 
 
 def _noisy() -> list[np.ndarray]:
@@ -35,7 +35,9 @@ def _student() -> AsymmetricMaskDenoiser:
 def test_both_networks_get_half_of_the_budget_and_the_student_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(adapt_module, "_kept", lambda *models: {})  # six steps win nothing
+    monkeypatch.setattr(
+        adapt_module, "_restore_if_worse", lambda *models: {}
+    )  # six steps win nothing
     student = _student()
     before = {name: value.clone() for name, value in student.backbone.state_dict().items()}
     student.adapt(_noisy(), steps=6, crop=32, progress=False)
@@ -69,7 +71,7 @@ def test_the_weights_are_the_mean_of_old_and_new() -> None:
     before, after = _student(), _student()
     for weight in after.backbone.parameters():
         weight.data += 1
-    meet(after, before.backbone.state_dict())
+    blend_weights(after, before.backbone.state_dict())
     for old, new in zip(before.backbone.parameters(), after.backbone.parameters(), strict=True):
         assert torch.allclose(new, old + 0.65, atol=1e-6)
 
@@ -106,7 +108,7 @@ def test_what_can_be_read_once_only_is_refused() -> None:
 
 def test_old_weights_may_lie_on_another_device() -> None:
     before, after = _student(), _student().to("meta")
-    meet(after, before.backbone.state_dict())
+    blend_weights(after, before.backbone.state_dict())
 
 
 def test_targets_of_a_shuffling_loader_are_a_function_of_the_seed() -> None:

@@ -37,8 +37,8 @@ from masked_denoise.errors import (
 )
 from masked_denoise.inference import TURNS, denoise_batch
 from masked_denoise.ops import fill_hidden
+from masked_denoise.ops.reference import replacement
 from masked_denoise.pixels import Grid
-from masked_denoise.refine import replacement
 from masked_denoise.scheme import Key, Purpose
 
 

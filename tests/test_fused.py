@@ -52,8 +52,8 @@ from masked_denoise.ops import (
     why_eager,
 )
 from masked_denoise.ops.plan import READ, Kind, MaskPlan, Place, plan_hidden, plan_label
+from masked_denoise.ops.reference import replacement
 from masked_denoise.pixels import outside
-from masked_denoise.refine import replacement
 from masked_denoise.scheme import Fill, Key, Purpose, hash_key
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -18,8 +18,8 @@ from masked_denoise import (
     mask_loss,
 )
 from masked_denoise.ops import fill_hidden, merge_branches
+from masked_denoise.ops.reference import refine
 from masked_denoise.pixels import Grid
-from masked_denoise.refine import refine
 from masked_denoise.scheme import Key
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from masked_denoise import PixelDownsample, Refinement
 from masked_denoise.errors import SettingError
-from masked_denoise.refine import refine, replacement
+from masked_denoise.ops.reference import refine, replacement
 from masked_denoise.scheme import Key, Purpose, RandomPartition
 
 

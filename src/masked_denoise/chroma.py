@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .errors import SettingError, SizeError
-from .robust import alive, lower_median
+from .robust import carries_noise, lower_median
 from .tiling import tiled
 from .windows import window_mean
 
@@ -89,7 +89,7 @@ def smooth_chroma(
 
     opponent = to_opponent(image)
     change = tiled(change_in, opponent, tile=TILE, halo=2 * radius)  # exact: so far does it reach
-    counted = None if noisy is None else alive(noisy).flatten(2)
+    counted = None if noisy is None else carries_noise(noisy).flatten(2)
     most = limit * 1.4826 * lower_median(change.abs().flatten(2), counted)[..., None, None]
     change = change.clamp(-most, most)
     return from_opponent(torch.cat([opponent[:, :1], opponent[:, 1:] + change], dim=1))

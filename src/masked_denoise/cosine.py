@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import SettingError
-from .robust import alive, lower_median, lower_quantile
+from .robust import carries_noise, lower_median, lower_quantile
 from .sharpness import sharpness
 from .tiling import tiled
 
@@ -26,7 +26,7 @@ CHROMA = ((16, 4),)  # of colour differences, whose noise is coarser, at half th
 TILE = 512  # side of the pieces of large images that are transformed one by one
 PHOTOGRAPHS = 0.07  # threshold for photographs: 18 of 255
 AT_A_TIME = 1 << 18  # coefficients in work on a processor: they stay in its cache
-FEW = 256  # rows and columns of an image, about, that a standard deviation is taken of
+FEW = 256  # statistics are taken of about so many rows and columns of an image
 TINY = 1e-9  # threshold, where there is none
 QUIET = 0.012  # standard deviation of the luma that was removed, below which the threshold falls
 LOUD = 0.04  # the same, above which the threshold rises in proportion
@@ -78,7 +78,7 @@ def threshold_cosines(
     clean, before = (_opponent(x) if colours else x * math.sqrt(3) for x in (image, noisy))
     rest = (before - clean)[:, :1] if colours else before - clean
     every = (1 + image.shape[2] // FEW, 1 + image.shape[3] // FEW)
-    counted = alive(noisy, every=every)
+    counted = carries_noise(noisy, every=every)
     removed = _deviation(rest, counted, every)  # (B, C or 1, 1, 1)
     fall = (removed / QUIET).clamp_max(1) ** 3
     least = threshold * fall * (removed / LOUD).clamp_min(1)
@@ -87,18 +87,18 @@ def threshold_cosines(
     luma = mixed[:, :1] if colours else mixed
     luma = _without_small(luma, least, LUMA)
     if not colours:
-        return (_near(luma, before, noisy) if limited else luma) / math.sqrt(3)
+        return (_limit_removed(luma, before, noisy) if limited else luma) / math.sqrt(3)
     chroma = clean[:, 1:]
     small = _without_small(_half(mixed[:, 1:]), least.expand(-1, 2, -1, -1), CHROMA)
     change = _enlarged(small, 2, image) - chroma
     most = LIMIT * _deviation(change, counted, every) * fall
     chroma = chroma + change.clamp(-most, most)
     result = torch.cat([luma, chroma], dim=1)
-    result = _near(result, before, noisy) if limited else result
+    result = _limit_removed(result, before, noisy) if limited else result
     return _opponent(result, back=True).contiguous()
 
 
-def _near(clean: Tensor, before: Tensor, noisy: Tensor) -> Tensor:
+def _limit_removed(clean: Tensor, before: Tensor, noisy: Tensor) -> Tensor:
     """Return the denoised image, nearer to the noisy one where more was removed than noise.
 
     Args:
@@ -112,15 +112,15 @@ def _near(clean: Tensor, before: Tensor, noisy: Tensor) -> Tensor:
     power = F.avg_pool2d(power, AROUND, 1, AROUND // 2, count_include_pad=False)
     removed = power.sqrt()
     rows, columns = (1 + side // FEW for side in removed.shape[2:])
-    counted = alive(noisy, every=(BLOCK * rows, BLOCK * columns))
+    counted = carries_noise(noisy, every=(BLOCK * rows, BLOCK * columns))
     some = removed[..., ::rows, ::columns].flatten(2)
     usual = lower_quantile(some, CALM, counted.flatten(2))[..., None, None]
-    most = _beyond(clean[:, first], before[:, first]) * usual
+    most = _most_removed(clean[:, first], before[:, first]) * usual
     share = (most / removed.clamp_min(TINY)).clamp_max(1)
     return before - _enlarged(share, BLOCK, clean) * rest
 
 
-def _beyond(clean: Tensor, before: Tensor) -> Tensor:
+def _most_removed(clean: Tensor, before: Tensor) -> Tensor:
     """Return how many times the noise may be removed from a square: (B, C, 1, 1)."""
     planes = (x.flatten(0, 1)[:, None] / math.sqrt(3) for x in (clean, before))
     (first, last), (smooth, sharp) = SHARP, BEYOND
@@ -133,8 +133,8 @@ def _deviation(x: Tensor, counted: Tensor, every: tuple[int, int]) -> Tensor:
 
     Args:
         x: (B, C, H, W).
-        counted: bool (B, 1, h, w): which count, of each so-many-th row and column.
-        every: how many that is.
+        counted: bool (B, 1, h, w): which pixels count, of those that are looked at.
+        every: (m, n): one row in m and one column in n is looked at.
     """
     thin, which = x[..., :: every[0], :: every[1]].flatten(2), counted.flatten(2)
     middle = (thin * which).sum(2, keepdim=True) / which.sum(2, keepdim=True)
@@ -154,7 +154,7 @@ def _enlarged(image: Tensor, times: int, like: Tensor) -> Tensor:
 
 def _without_small(image: Tensor, least: Tensor, windows: Windows) -> Tensor:
     """Return (B, C, H, W) without coefficients below `least`; the mean over kinds of windows."""
-    waves = {side: _waves(side, image) for side, _ in windows}
+    waves = {side: _dct_matrix(side, image) for side, _ in windows}
 
     def run(piece: Tensor, _: tuple[int, int]) -> Tensor:
         kinds = [_thresholded(piece, least, waves[side], step) for side, step in windows]
@@ -223,7 +223,7 @@ def _reflect(image: Tensor, before: int, after: tuple[int, int]) -> Tensor:
     return image
 
 
-def _waves(side: int, image: Tensor) -> Tensor:
+def _dct_matrix(side: int, image: Tensor) -> Tensor:
     """Return the cosine transform of a window's row or column, a row a frequency: (side, side)."""
     place = torch.arange(side, dtype=torch.float64)
     waves = torch.cos(math.pi / side * (place + 0.5) * place[:, None]) * math.sqrt(2 / side)

@@ -25,6 +25,7 @@ from .tiling import tiled
 from .windows import window_mean
 
 RADIUS = 6  # of the windows over which (pixel - prediction)² is averaged
+_PIXELS = (2 * RADIUS + 1) ** 2  # of a window
 SMALLEST = 2 * RADIUS + 1  # side of an image that tells of its noise
 TILE = 1024  # side of the pieces of large images that are mixed one by one
 CAUTION = 0.5  # standard errors of such a mean that count as chance, not as detail
@@ -149,6 +150,3 @@ def _expected() -> float:
     """
     spread = 2 / 9 / _PIXELS
     return float((1 - spread + _NORMAL_QUANTILE * math.sqrt(spread)) ** 3)
-
-
-_PIXELS = (2 * RADIUS + 1) ** 2

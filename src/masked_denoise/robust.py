@@ -13,28 +13,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ENOUGH = 0.02  # share of the pixels that must be alive, for the others to be left out
+ENOUGH = 0.02  # share of the pixels that must carry noise, for the others to be left out
 
 
-def alive(noisy: Tensor, *, every: tuple[int, int] = (1, 1)) -> Tensor:
-    """Return which pixels may carry noise: bool (B, 1, h, w), of some at least True.
+def carries_noise(noisy: Tensor, *, every: tuple[int, int] = (1, 1)) -> Tensor:
+    """Return which pixels may carry noise: bool (B, 1, h, w), True for at least one.
 
-    Those that `differ` do; where hardly any does, all do.
+    Those that differ from a neighbour do (`differs`); where hardly any does, all do.
 
     Args:
         noisy: (B, C, H, W), as it came.
-        every: take each so-many-th row and column only, from the first on.
+        every: (m, n): take one row in m and one column in n, from the first on.
     """
-    found = differ(noisy, every=every)
+    found = differs(noisy, every=every)
     return found | (found.float().mean((2, 3), keepdim=True) < ENOUGH)
 
 
-def differ(image: Tensor, *, every: tuple[int, int] = (1, 1)) -> Tensor:
+def differs(image: Tensor, *, every: tuple[int, int] = (1, 1)) -> Tensor:
     """Return which pixels differ from one of their four neighbours: bool (B, 1, h, w).
 
     Args:
         image: (B, C, H, W).
-        every: take each so-many-th row and column only, from the first on.
+        every: (m, n): take one row in m and one column in n, from the first on.
     """
     here = image[:, :, :: every[0], :: every[1]]
     found = torch.zeros_like(here, dtype=torch.bool)

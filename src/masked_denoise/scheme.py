@@ -78,17 +78,18 @@ def hash_pixels(key: Key, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
     """
     if sample.device.type == "cpu":
         return _hash_array(key, sample.numpy(), row.numpy(), col.numpy())
-    return _hash_tensor(key, sample, row, col)
+    return hash_words(hash_key(key), sample, row, col)
 
 
-def _hash_tensor(key: Key, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
-    word = mix((sample & WORD) ^ mix(sample >> 32 & WORD) ^ hash_key(key))
+def hash_words(state: Tensor | int, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """Return the words of `hash_pixels` by what `hash_key` made of the key."""
+    word = mix((sample & WORD) ^ mix(sample >> 32 & WORD) ^ state)
     word = mix(((word + row) & WORD) ^ ROW)
     return mix(((word + col) & WORD) ^ COLUMN)
 
 
 def _hash_array(key: Key, sample: Words, row: Words, col: Words) -> Tensor:
-    """Return `_hash_tensor` of int64 arrays; 32-bit words need no cutting."""
+    """Return `hash_words` of int64 arrays; 32-bit words need no cutting."""
     high = _mix_array((sample >> 32).astype(np.uint32))
     word = _mix_array(sample.astype(np.uint32) ^ high ^ np.uint32(hash_key(key)))
     word = _mix_array((word + row.astype(np.uint32)) ^ np.uint32(ROW))

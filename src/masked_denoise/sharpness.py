@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .robust import differ
+from .robust import differs
 
 WINDOW = 24  # side of the windows that are looked at, in pixels
 WINDOWS = 12  # of them in a row, at most
@@ -37,7 +37,7 @@ def sharpness(luma: Tensor, noisy: Tensor) -> Tensor:
     image, before = _windows(luma), _windows(noisy)
     fine = _squares((image - _binomial(image)).square())
     coarse = _squares((_mean(image, NEAR) - _mean(image, FAR)).square())
-    coarse = coarse * (_squares(differ(before).to(image.dtype)) >= NOISY)
+    coarse = coarse * (_squares(differs(before).to(image.dtype)) >= NOISY)
     fine, coarse = fine.view(len(luma), -1), coarse.view(len(luma), -1)
     most = coarse.topk(-(-coarse.shape[1] // round(1 / EDGES)), dim=1)
     power = most.values.mean(1) + FAINT**2

@@ -14,9 +14,7 @@ def window_mean(image: Tensor, radius: int) -> Tensor:
         image: (B, C, H, W) float.
         radius: in pixels, 1 or more.
     """
-    planes = torch.split(
-        image, 1, dim=1
-    )  # one after another: they stay in the cache of the processor
+    planes = torch.split(image, 1, dim=1)  # one by one they stay in a processor's cache
     return torch.cat([_mean_along(_mean_along(one, 2, radius), 3, radius) for one in planes], dim=1)
 
 

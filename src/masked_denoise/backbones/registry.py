@@ -6,7 +6,7 @@ import fnmatch
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -19,7 +19,6 @@ from ..plugins import BACKBONES, load_plugins
 _BUILT_IN = ("fast_unet", "student", "unet", "restormer", "nafnet", "deamnet", "dncnn", "dbsn")
 _TIMM = "timm:"
 
-Fact = TypeVar("Fact", int, bool)
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
 
@@ -46,39 +45,36 @@ class BackboneInfo:
     global_skip: bool = False
     blind: bool = False
     trains_in_bf16: bool = False
-    license: str = "Apache-2.0"
+    license: str = "unknown"
     source: str = ""
     note: str = ""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A registered backbone, before its arguments are known."""
+    """A registered backbone, before its arguments are known.
 
-    name: str
-    build: Callable[..., nn.Module]
-    size_multiple: int | Callable[[dict[str, Any]], int]
-    global_skip: bool | Callable[[dict[str, Any]], bool]
-    blind: bool | Callable[[dict[str, Any]], bool]
-    trains_in_bf16: bool
-    license: str
-    source: str
-    note: str
+    Attributes:
+        facts: those that hold whatever the arguments.
+        rules: by name, the others as functions of the arguments, defaults filled in.
+    """
+
+    facts: BackboneInfo
+    rules: Mapping[str, Callable[[dict[str, Any]], object]]
+
+    @classmethod
+    def of(cls, **facts: Any) -> _Entry:
+        """Return the entry of facts, each a value of `BackboneInfo` or a rule for it."""
+        rules = {name: fact for name, fact in facts.items() if callable(fact) and name != "build"}
+        return cls(BackboneInfo(**{k: v for k, v in facts.items() if k not in rules}), rules)
 
     def info(self, given: Mapping[str, object]) -> BackboneInfo:
         """Return the facts of a network with these arguments."""
-        arguments = _with_defaults(self, given)
-        return BackboneInfo(
-            self.name,
-            self.build,
-            _resolve(self, self.size_multiple, arguments, given),
-            _resolve(self, self.global_skip, arguments, given),
-            _resolve(self, self.blind, arguments, given),
-            self.trains_in_bf16,
-            self.license,
-            self.source,
-            self.note,
-        )
+        arguments = _with_defaults(self.facts, given)
+        found: dict[str, Any] = {
+            name: _follow(rule, self.facts, arguments, given) for name, rule in self.rules.items()
+        }
+        return replace(self.facts, **found)
 
 
 _KNOWN: dict[str, _Entry] = {}
@@ -118,17 +114,18 @@ def register_backbone(
         if not build.__module__.startswith(f"{__package__}."):
             _load_built_in()  # their names are taken, even where none was used yet
         known = _KNOWN.get(name)
-        if known is not None and _origin(known.build) != _origin(build):
+        if known is not None and _origin(known.facts.build) != _origin(build):
             raise SettingError(
-                f"backbone name '{name}' is taken by {known.build!r}; choose another"
+                f"backbone name '{name}' is taken by {known.facts.build!r}; choose another"
             )
         if name.startswith(_TIMM):
             raise SettingError(
                 f"backbone name '{name}' is taken by timm's encoders; choose another"
             )
-        _KNOWN[name] = _Entry(
-            name, build, size_multiple, global_skip, blind, trains_in_bf16, license, source, note
-        )
+        _KNOWN[name] = _Entry.of(
+            name=name, build=build, size_multiple=size_multiple, global_skip=global_skip,
+            blind=blind, trains_in_bf16=trains_in_bf16, license=license, source=source, note=note,
+        )  # fmt: skip
         return build
 
     return register
@@ -175,23 +172,23 @@ def create_backbone(name: str, *, channels: int = 3, **arguments: object) -> nn.
     """
     if not isinstance(channels, int) or channels < 1:
         raise SettingError(f"channels is {channels!r}; 1 or more is needed")
-    entry = _find(name)
-    _with_defaults(entry, arguments)
+    facts = _find(name).facts
+    _with_defaults(facts, arguments)
     try:
-        return entry.build(channels=channels, **arguments)
+        return facts.build(channels=channels, **arguments)
     except MaskedDenoiseError:
         raise
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
         if not arguments:
             raise
-        raise _unusable(entry, arguments, error) from error
+        raise _unusable(facts, arguments, error) from error
 
 
 def _find(name: str) -> _Entry:
     if name.startswith(_TIMM):
         from .timm_unet import find_encoder
 
-        return _Entry(name, **find_encoder(name.removeprefix(_TIMM)))
+        return _Entry.of(name=name, **find_encoder(name.removeprefix(_TIMM)))
     _load_built_in()
     if name not in _KNOWN:
         _load_plugins()
@@ -200,16 +197,16 @@ def _find(name: str) -> _Entry:
     return _KNOWN[name]
 
 
-def _with_defaults(entry: _Entry, given: Mapping[str, object]) -> dict[str, Any]:
+def _with_defaults(facts: BackboneInfo, given: Mapping[str, object]) -> dict[str, Any]:
     """Return the arguments of a network, those that are not given at their defaults."""
     try:
-        signature = inspect.signature(entry.build)
+        signature = inspect.signature(facts.build)
     except ValueError:  # of a class written in C
         return dict(given)
     try:
         bound = signature.bind(**{"channels": 3, **given})
     except TypeError as error:
-        raise _unusable(entry, given, error) from error
+        raise _unusable(facts, given, error) from error
     bound.apply_defaults()
     arguments = dict(bound.arguments)
     for name, parameter in signature.parameters.items():
@@ -218,31 +215,30 @@ def _with_defaults(entry: _Entry, given: Mapping[str, object]) -> dict[str, Any]
     return arguments
 
 
-def _resolve(
-    entry: _Entry,
-    fact: Fact | Callable[[dict[str, Any]], Fact],
+def _follow(
+    rule: Callable[[dict[str, Any]], object],
+    facts: BackboneInfo,
     arguments: dict[str, Any],
     given: Mapping[str, object],
-) -> Fact:
-    if not callable(fact):
-        return fact
+) -> object:
+    """Return what a rule makes of the arguments; SettingError where those given do not suit it."""
     try:
-        return fact(arguments)
+        return rule(arguments)
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         if isinstance(error, MaskedDenoiseError) or not given:
             raise
-        raise _unusable(entry, given, error) from error
+        raise _unusable(facts, given, error) from error
 
 
-def _unusable(entry: _Entry, given: Mapping[str, object], error: Exception) -> SettingError:
+def _unusable(facts: BackboneInfo, given: Mapping[str, object], error: Exception) -> SettingError:
     came = ", ".join(f"{key}={value!r}" for key, value in given.items())
     takes = [
         str(parameter.replace(annotation=inspect.Parameter.empty))
-        for parameter in inspect.signature(entry.build).parameters.values()
+        for parameter in inspect.signature(facts.build).parameters.values()
         if parameter.name != "channels"
     ]
     return SettingError(
-        f"backbone '{entry.name}' cannot be made with {came or 'no arguments'}: {error}; it takes "
+        f"backbone '{facts.name}' cannot be made with {came or 'no arguments'}: {error}; it takes "
         f"{', '.join(takes) or 'no arguments'}"
     )
 
@@ -263,7 +259,7 @@ def _load_plugins() -> None:
 
 def _accept(plugin: object) -> None:
     """Raise SettingError unless an entry point names what has registered a backbone by now."""
-    builds = [entry.build for entry in _KNOWN.values()]
+    builds = [entry.facts.build for entry in _KNOWN.values()]
     if isinstance(plugin, ModuleType):
         package = plugin.__name__.partition(".")[0]
         found = any(build.__module__.partition(".")[0] == package for build in builds)

@@ -147,10 +147,11 @@ def denoise(
                 "--save-model keeps what was trained; give --fit or --adapt with it"
             )
     request = Request(
-        Terminal(quiet), output, model, clean, report, None if preview else save_model,
-        backbone or "fast-unet", preset, minutes, adapt, fit_steps, seed,
-        options.choose_device(device), options.check_precision(precision), passes, strength, nan,
-        quality,
+        terminal=Terminal(quiet), output=output, model=model, clean=clean, report=report,
+        save_model=None if preview else save_model, backbone=backbone or "fast-unet",
+        preset=preset, minutes=minutes, adapt=adapt, steps=fit_steps, seed=seed,
+        device=options.choose_device(device), precision=options.check_precision(precision),
+        passes=passes, strength=strength, nan=nan, quality=quality,
     )  # fmt: skip
     failed = show_preview(request, plan) if preview else _denoise(request, plan)
     if failed:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FIT_MINUTES = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What the user asked for; the names are those of the options."""
 

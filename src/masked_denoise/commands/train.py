@@ -15,6 +15,7 @@ from .terminal import Terminal, duration, number, plain
 if TYPE_CHECKING:
     from ..evaluate import Pair
     from ..jobs.survey import Failure, Picture
+    from ..training.validation import CleanPairs
 
 HELP = """Train a model on noisy pictures alone, to be used with `denoise --model`.
 
@@ -154,22 +155,23 @@ def _too_small(pictures: Sequence[Picture], smallest: int) -> list[Failure]:
 
 def validation_pairs(
     terminal: Terminal, noisy: Path | None, clean: Path | None, channels: int
-) -> Iterator[tuple[Any, Any]] | None:
-    """Return the pairs of pictures that measure the run, read one by one; None for none.
+) -> CleanPairs | None:
+    """Return the pairs of pictures that measure the run, None for none.
 
     Raises:
         DataError: there is no pair.
-        SizeError: when read: the two of a pair differ, or have another number of channels.
+        SizeError: the two of a pair differ, or have another number of channels.
     """
     if noisy is None and clean is None:
         return None
     if noisy is None or clean is None:
         raise typer.BadParameter("--validation-noisy and --validation-clean need each other")
     from ..evaluate import find_pairs
+    from ..training.validation import CleanPairs
 
     pairing = find_pairs(noisy, clean)
     terminal.warn_files(pairing.unpaired_images, "no clean picture for")
-    return _read_pairs(pairing.pairs, channels)
+    return CleanPairs(_read_pairs(pairing.pairs, channels))
 
 
 def _read_pairs(pairs: Sequence[Pair], channels: int) -> Iterator[tuple[Any, Any]]:

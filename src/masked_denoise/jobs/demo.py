@@ -73,7 +73,6 @@ def run_demo(
         for name, source in sources.items()
     }
     pictures, _ = survey(sources.values())
-    budget = f"{steps} steps" if steps is not None else f"{minutes or 0:g} minutes"
     if minutes is None and steps is None:
         models, origin = shipped_models(pictures, device), f"{DEFAULT_MODEL}, which never saw them"
     else:
@@ -81,6 +80,7 @@ def run_demo(
         models = fit_models(
             pictures, minutes=minutes, steps=steps, seed=seed, device=device, progress=progress
         )
+        budget = f"{steps} steps" if steps is not None else f"{minutes or 0:g} minutes"
         origin = f"a model fitted for {budget} on these noisy pictures alone"
     tell(f"denoising with {origin}")
     summary = denoise_files(tasks.values(), models, seed=seed)

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 SIDE = 256  # of the crop, in pixels
-_LARGE, _OVERLAP = (
-    1088,
-    1.25,
-)  # longer pictures are denoised in tiles: work for each of their pixels
+_OVERLAP = 1.25  # work for each pixel of a picture that is denoised in tiles
 _BLOCK = 8  # local brightness is the mean of blocks of this side, in which noise averages out
 
 
@@ -143,7 +140,9 @@ def telling_crop(pixels: Array, side: int = SIDE) -> tuple[int, int, int, int]:
 
 def expected_seconds(pictures: Sequence[Picture], seconds_per_pixel: float) -> float:
     """Return how long all pictures will take; large ones, whose tiles overlap, a bit more."""
-    large = [max(one.height, one.width) > _LARGE for one in pictures]
+    from ..inference import HALO, TILE
+
+    large = [max(one.height, one.width) > TILE + HALO for one in pictures]
     factors = [_OVERLAP if tiled else 1.0 for tiled in large]
     return seconds_per_pixel * sum(
         one.area * factor for one, factor in zip(pictures, factors, strict=True)

@@ -13,7 +13,7 @@ from ..scheme import Fill, check_fill
 from . import cpu, reference
 
 
-def _plain(*images: Tensor) -> bool:
+def _needs_definition(*images: Tensor) -> bool:
     """Return whether the forms for CPUs do not serve: elsewhere, or where gradients are due."""
     due = torch.is_grad_enabled() and any(image.requires_grad for image in images)
     return due or any(image.device.type != "cpu" or not image.numel() for image in images)
@@ -22,7 +22,7 @@ def _plain(*images: Tensor) -> bool:
 def fill_hidden(image: Tensor, hidden: Tensor, fill: Fill, *, word: Tensor | None = None) -> Tensor:
     """Return the image with its hidden pixels filled in; see `reference.fill_hidden`."""
     check_fill(fill, sparse=True)
-    if fill == "neighbor" or _plain(image):
+    if fill == "neighbor" or _needs_definition(image):
         return reference.fill_hidden(image, hidden, fill, word=word)
     if fill == "mean":
         return cpu.fill_mean(image, hidden)
@@ -31,7 +31,7 @@ def fill_hidden(image: Tensor, hidden: Tensor, fill: Fill, *, word: Tensor | Non
 
 def select(mask: Tensor, x: Tensor, other: Tensor) -> Tensor:
     """Return torch.where(mask, x, other)."""
-    if _plain(x, other) or x.dtype != other.dtype:
+    if _needs_definition(x, other) or x.dtype != other.dtype:
         return torch.where(mask, x, other)
     return cpu.select(mask, x, other)
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from ..pixels import Grid, PixelDownsample, outside
-from ..scheme import WORD
+from ..scheme import WORD, hash_words
 from . import eager, launch, reference
 from .fast import why_eager
-from .plan import MaskPlan, Place, plan_hidden, plan_label, plan_words
+from .plan import MaskPlan, Place, plan_hidden, plan_label
 
 Gradients = tuple[Tensor | None, ...]
 MASK = "Tensor? sample, Tensor? draw, Tensor? mask"
@@ -277,7 +277,7 @@ def _replace(
     grid = _grid(noisy.shape, sample, Place(*place), noisy.device)
     copies = []
     for state, turn in zip(states, turns, strict=True):
-        word = plan_words(state, grid.sample, grid.row, grid.col)
+        word = hash_words(state, grid.sample, grid.row, grid.col)
         back = (word + turn & WORD) < threshold
         back = back if bad is None else back & ~bad
         copies.append(eager.select(back, noisy, denoised))

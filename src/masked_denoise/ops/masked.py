@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..errors import SettingError, SizeError
 from ..pixels import Grid, PixelDownsample, outside
-from ..scheme import WORD, Key, MaskScheme, NothingHidden, Purpose, hash_key, hash_pixels
-from . import eager, library, library_losses
+from ..scheme import WORD, Key, MaskScheme, NothingHidden, Purpose, hash_key
+from . import eager, library, library_losses, reference
 from .fast import why_eager
 from .plan import READ, MaskPlan, Place
 
@@ -317,36 +317,30 @@ def replace(
         denoised: (B, C, H, W), of the same dtype.
         share: the odds that a pixel is put back, in [0, 1).
         keys: T keys; their purpose becomes `Purpose.REPLACE`.
-        draws: as in `refine.replacement`: T where the copies share one random number a pixel, so
+        draws: as in `reference.replacement`: T where the copies share one random number a pixel, so
             that all pixels are put back equally often; 0 where each draws its own.
         sample: index of the first image, or int64 (B,).
         origin: row and column of the first pixel in a larger image.
         bad: bool (B, 1, H, W), pixels that are never put back; or None.
     """
-    turns = [(key.draw << 32) // draws & WORD if draws else 0 for key in keys]
-    keys = [key._replace(purpose=Purpose.REPLACE, draw=0 if draws else key.draw) for key in keys]
-    threshold = int(share * 2**32)
     if not _fused(noisy, denoised):
-        grid = PixelDownsample(1).grid(
-            len(noisy),
-            (noisy.shape[2], noisy.shape[3]),
-            sample=sample,
-            origin=origin,
-            device=noisy.device,
-        )
-        copies = []
-        for key, turn in zip(keys, turns, strict=True):
-            word = hash_pixels(key, grid.sample, grid.row, grid.col)
-            back = (word + turn & WORD) < threshold
+        size, copies = (noisy.shape[2], noisy.shape[3]), []
+        for key in keys:
+            back = reference.replacement(
+                size, len(noisy), share, key=key, draws=draws, sample=sample, origin=origin,
+                device=noisy.device,
+            )  # fmt: skip
             back = back if bad is None else back & ~bad
             copies.append(eager.select(back, noisy, denoised))
         return torch.cat(copies)
+    turns = [(key.draw << 32) // draws & WORD if draws else 0 for key in keys]
+    keys = [key._replace(purpose=Purpose.REPLACE, draw=0 if draws else key.draw) for key in keys]
     first, numbers = (0, sample) if isinstance(sample, Tensor) else (sample, None)
     if numbers is not None:
         numbers = numbers.to(noisy.device, torch.int64, non_blocking=True)
     states = [hash_key(key) for key in keys]
     replaced: Tensor = library.replace(
-        noisy, denoised, numbers, bad, states, turns, threshold, Place(1, *origin, first)
+        noisy, denoised, numbers, bad, states, turns, int(share * 2**32), Place(1, *origin, first)
     )
     return replaced
 

@@ -9,10 +9,7 @@ from torch import Tensor
 
 from ..pixels import Grid
 from ..scheme import (
-    COLUMN,
     NOBODY,
-    ROW,
-    WORD,
     Checkerboard,
     Key,
     Lattice,
@@ -21,7 +18,7 @@ from ..scheme import (
     NothingHidden,
     RandomPartition,
     hash_key,
-    mix,
+    hash_words,
 )
 
 
@@ -96,19 +93,19 @@ def plan_label(plan: MaskPlan, grid: Grid, state: Tensor | int) -> Tensor:
     """
     row, col, p = grid.row, grid.col, plan.size
     if plan.kind == Kind.COIN:
-        label = plan_words(state, grid.sample, row, col >> 5) >> (col & 31)
+        label = hash_words(state, grid.sample, row, col >> 5) >> (col & 31)
         label = (label ^ grid.sub_row * (p & 1) ^ grid.sub_col * (p >> 1)) & 1
     elif plan.kind == Kind.GROUPS:
-        label = plan_words(state, grid.sample, row, col) * plan.branches >> 32
+        label = hash_words(state, grid.sample, row, col) * plan.branches >> 32
     elif plan.kind == Kind.BOARD:
-        first = plan_words(
+        first = hash_words(
             state, grid.sample, row[:, :, :1] % grid.stride, col[..., :1] % grid.stride
         )
         label = (grid.sub_row + grid.sub_col + first) & 1
     elif plan.kind == Kind.LATTICE:
         label = (grid.sub_row % p * p + grid.sub_col % p).expand(grid.shape)
     elif plan.kind == Kind.SPARSE:
-        chosen = plan_words(state, grid.sample, row, col) < p
+        chosen = hash_words(state, grid.sample, row, col) < p
         label = torch.where(chosen, 0, NOBODY)
     else:
         label = torch.zeros(grid.shape, dtype=torch.uint8, device=grid.device)
@@ -127,10 +124,3 @@ def plan_hidden(plan: MaskPlan, label: Tensor, branch: Tensor | int) -> Tensor:
         dx = ((label % p).int() - branch % p).abs()
         return torch.minimum(dy, p - dy) + torch.minimum(dx, p - dx) <= plan.radius
     return label == branch
-
-
-def plan_words(state: Tensor | int, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
-    """Return 32 random bits (int64) of each pixel, from the hash of a key."""
-    word = mix((sample & WORD) ^ mix(sample >> 32 & WORD) ^ state)
-    word = mix(((word + row) & WORD) ^ ROW)
-    return mix(((word + col) & WORD) ^ COLUMN)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..errors import SettingError
-from ..scheme import Fill, check_fill
+from ..pixels import PixelDownsample
+from ..scheme import WORD, Fill, Key, Purpose, check_fill, hash_pixels
 
 
 def fill_hidden(image: Tensor, hidden: Tensor, fill: Fill, *, word: Tensor | None = None) -> Tensor:
@@ -129,3 +130,46 @@ def smoothness(image: Tensor, epsilon: float) -> Tensor:
     dx = torch.diff(image, dim=3, append=image[..., -1:])
     length = (dy.square() + dx.square() + epsilon**2).sqrt() - epsilon
     return length.mean() if image.numel() else length.sum()
+
+
+def replacement(
+    size: tuple[int, int],
+    batch: int,
+    share: float,
+    *,
+    key: Key,
+    draws: int = 0,
+    sample: Tensor | int = 0,
+    origin: tuple[int, int] = (0, 0),
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Return bool (B, 1, H, W), True where the noisy pixel is put back, with odds `share`.
+
+    With `draws` = T, draw t of T takes the pixels whose one random number u fulfils
+    (u + t/T) mod 1 < share: systematic sampling. With 0 every draw has numbers of its own.
+    """
+    grid = PixelDownsample(1).grid(batch, size, sample=sample, origin=origin, device=device)
+    turn = (key.draw << 32) // draws if draws else 0
+    key = key._replace(purpose=Purpose.REPLACE, draw=0 if draws else key.draw)
+    word = hash_pixels(key, grid.sample, grid.row, grid.col)
+    return (word + turn & WORD) < int(share * 2**32)
+
+
+def refine(
+    image: Tensor, denoised: Tensor, run: Callable[[Tensor, int], Tensor], replace: Tensor
+) -> Tensor:
+    """Return the mean over T draws of `run` on the denoised image with noisy pixels put back.
+
+    Args:
+        image: (B, C, H, W) float, noisy.
+        denoised: (B, C, H, W), the first result.
+        run: called as run(replaced, draw) -> (B, C, H, W), one denoising of a replaced image.
+        replace: bool (T, B or 1, 1, H, W), True where the noisy pixel is put back; shared by the
+            channels of a pixel.
+    """
+    if not len(replace):
+        raise SettingError("refine needs at least one draw; replace has none")
+    total = torch.zeros_like(denoised)
+    for draw, mask in enumerate(replace):
+        total += run(torch.where(mask, image, denoised), draw)
+    return total / len(replace)

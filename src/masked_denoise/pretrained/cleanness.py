@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..camera_noise import YCBCR
-from ..robust import differ
+from ..robust import differs
 from ..values import to_batch
 
 CLEAN = 0.4 / 255
@@ -58,7 +58,7 @@ def _squares(pixels: NDArray[Any]) -> Tensor:
 
 def _busy(squares: Tensor) -> Tensor:
     """Return the share of the pixels of each square that differ from a neighbour: (N,)."""
-    return differ(squares).float().mean((1, 2, 3))
+    return differs(squares).float().mean((1, 2, 3))
 
 
 def _deviations(noisy: Tensor, clean: Tensor) -> list[float]:

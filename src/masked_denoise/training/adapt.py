@@ -21,7 +21,7 @@ from .distill import check_distillation, distill, share_of_budget
 from .ranking import MEGAPIXELS, rank_models
 from .settings import BUDGETS
 from .states import check_output
-from .student import check_student, meet, split_settings
+from .student import blend_weights, check_student, split_settings
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
@@ -51,16 +51,16 @@ def adapt(
     for name, value in GENTLE.items():
         if settings.get(name) is None:
             settings[name] = value
-    told, options = split_settings(settings)
+    run_settings, options = split_settings(settings)
     check_distillation(1, megapixels, trust, options)
     check_output(options.output)
     settings["validation"] = options.validation  # which may be read once only
-    if told.epochs is not None or options.resume:
+    if run_settings.epochs is not None or options.resume:
         raise SettingError("adapt takes minutes= or steps=, and cannot be resumed")
-    half = share_of_budget(told, 2)
+    half = share_of_budget(run_settings, 2)
     budget = {name: getattr(half, name) for name in BUDGETS}
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(told.seed)
+        torch.default_generator.manual_seed(run_settings.seed)
         masked = AsymmetricMaskDenoiser(
             channels=student.channels, value_range=student.value_range, dct_threshold=0.0,
             observation=OBSERVATION,
@@ -85,14 +85,16 @@ def adapt(
     student.fit_record["adaptation"] = {
         "masked_steps": masked.fit_record["steps"], "trust": trust, **budget,
     }  # fmt: skip
-    told_of: dict[str, object] = {"kept": "after"}
-    meet(student, before.backbone.state_dict())
+    outcome: dict[str, object] = {"kept": "after"}
+    blend_weights(student, before.backbone.state_dict())
     if student.channels in (1, 3) and student.fit_record["stopped"] != "interrupted":
         try:
-            told_of = _kept(before, student, noisy, min(megapixels, MEGAPIXELS), told.seed)
+            outcome = _restore_if_worse(
+                before, student, noisy, min(megapixels, MEGAPIXELS), run_settings.seed
+            )
         except KeyboardInterrupt:
             student.fit_record["stopped"] = "interrupted"
-    student.fit_record["adaptation"].update(told_of)
+    student.fit_record["adaptation"].update(outcome)
     return _saved(student, options.output)
 
 
@@ -102,14 +104,14 @@ def _saved(student: AsymmetricMaskDenoiser, output: str | Path | None) -> Asymme
     return student
 
 
-def _kept(
+def _restore_if_worse(
     before: AsymmetricMaskDenoiser,
     student: AsymmetricMaskDenoiser,
     noisy: object,
     megapixels: float,
     seed: int,
 ) -> dict[str, object]:
-    """Return whether the student still denoises such pictures; else it gets its old weights."""
+    """Give the student its old weights unless it still denoises such pictures; return what came."""
     models = {"before": before, "after": student}
     ranks = {
         rank.name: rank for rank in rank_models(models, noisy, megapixels=megapixels, seed=seed)

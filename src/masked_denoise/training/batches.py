@@ -131,7 +131,7 @@ class LoaderBatches:
         channels: C.
         seed: of the run.
         hold_out: False trains on the first batch of an iterator, too.
-        process: (rank, number of processes); a process takes every so manyth batch.
+        process: (rank, number of processes); a process takes one batch in so many as there are.
 
     Attributes:
         length: batches a process takes from an epoch, None where the iterable has no length.

@@ -53,18 +53,18 @@ def distill(
     **settings: Any,
 ) -> AsymmetricMaskDenoiser:
     """Return a trained student; see `AsymmetricMaskDenoiser.distill`."""
-    told, options = split_settings(settings)
+    run_settings, options = split_settings(settings)
     check_distillation(rounds, megapixels, trust, options)
     check_output(options.output)
-    made = _make_student(teacher, student, student_args, told.seed)
-    pictures = _pictures(noisy, teacher.channels, megapixels, told.seed)
+    made = _make_student(teacher, student, student_args, run_settings.seed)
+    pictures = _pictures(noisy, teacher.channels, megapixels, run_settings.seed)
     began = time.perf_counter()
 
     def ask_teacher(picture: Array) -> Array:
-        result: Array = teacher.denoise(picture, passes=passes, seed=told.seed)
+        result: Array = teacher.denoise(picture, passes=passes, seed=run_settings.seed)
         return result
 
-    taken = windows(pictures, megapixels, told.seed)
+    taken = windows(pictures, megapixels, run_settings.seed)
     pairs = [
         _with_target(window, ask_teacher)
         for window in _bar(taken, pictures, megapixels, options.progress)
@@ -76,7 +76,7 @@ def distill(
         last = number == rounds - 1
         if number:
             _mix_in(pairs, made, 0.5, TURNS)
-        part = share_of_budget(told, rounds)
+        part = share_of_budget(run_settings, rounds)
         _train(made, pairs, part, options if last else replace(options, output=None))
         if made.fit_record["stopped"] == "interrupted":
             break

@@ -31,7 +31,7 @@ from .pictures import Array, range_of
 from .settings import FitOptions, FitSettings
 from .simulated import SimulatedPairs, smaller
 from .states import check_output
-from .student import StudentTrainer, Targets, check_student, meet, split_settings
+from .student import StudentTrainer, Targets, blend_weights, check_student, split_settings
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
@@ -65,19 +65,19 @@ def learn_noise(
     if settings.get("optimizer") is None:
         settings["optimizer"] = OPTIMIZER
     gentle = settings.get("learning_rate") or GENTLE
-    told, options = split_settings(settings)
+    run_settings, options = split_settings(settings)
     check_output(options.output)
     if not shrink >= 1 or not isinstance(rounds, int) or rounds < 1 or not megapixels > 0:
         raise SettingError(
             f"shrink is {shrink}, rounds {rounds} and megapixels {megapixels}; needed are a shrink "
             "of 1 or more, a whole number of rounds and megapixels above 0"
         )
-    if told.epochs is not None:
+    if run_settings.epochs is not None:
         raise SettingError("crops are drawn without end, so there are no epochs; give steps=")
     if rounds > 1 and options.resume:
         raise SettingError(f"a run of {rounds} rounds cannot be resumed; use rounds=1")
     with as_before_if_refused(student):
-        taken = windows_of(noisy, student.channels, megapixels, told.seed)
+        taken = windows_of(noisy, student.channels, megapixels, run_settings.seed)
         if not student.fit_record and "dct_threshold" not in student.given:
             student.dct_threshold = PHOTOGRAPHS
         if student.value_range is None:
@@ -95,7 +95,7 @@ def learn_noise(
             clean += [smaller(window, shrink, student.value_range) for window in taken]
         seconds += time.perf_counter() - began
         last = number == rounds - 1
-        part = share_of_budget(told, rounds)
+        part = share_of_budget(run_settings, rounds)
         part = replace(part, learning_rate=gentle) if learnt else part
         where = options if last else replace(options, output=None)
         _train(student, clean, noise, scale, part, where, meets=learnt)
@@ -160,8 +160,8 @@ def train_on_simulated(
         SettingError, UnknownNameError, DataError: as for `AsymmetricMaskDenoiser.learn_noise`.
     """
     check_student(student)
-    told, options = split_settings(settings)
-    _train(student, clean, noise or CameraNoise(), scale, told, options)
+    run_settings, options = split_settings(settings)
+    _train(student, clean, noise or CameraNoise(), scale, run_settings, options)
     _save(student, options)
     return student
 
@@ -204,7 +204,7 @@ def _train(
     old = judge.score(student)
     train(StudentTrainer, student, make_batches, settings, options)
     if meets:
-        meet(student, before)
+        blend_weights(student, before)
     new = judge.score(student)
     student.fit_record["score"] = {"before": round(old, 3), "after": round(new, 3)}
     student.fit_record["kept"] = "before" if new < old else "after"

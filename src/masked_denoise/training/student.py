@@ -57,14 +57,14 @@ def train_student(
     torch.Size([2, 1, 32, 32])
     """
     check_student(student)
-    told, options = split_settings(settings)
+    run_settings, options = split_settings(settings)
 
     def make_batches(process: tuple[int, int]) -> Batches:
         source = joined(pairs, student.channels)
         twice = 2 * student.channels
-        return LoaderBatches(source, twice, seed=told.seed, hold_out=False, process=process)
+        return LoaderBatches(source, twice, seed=run_settings.seed, hold_out=False, process=process)
 
-    train(StudentTrainer, student, make_batches, told, options)
+    train(StudentTrainer, student, make_batches, run_settings, options)
     return student
 
 
@@ -94,7 +94,7 @@ def check_student(student: AsymmetricMaskDenoiser) -> None:
         )
 
 
-def meet(student: AsymmetricMaskDenoiser, old: Mapping[str, Tensor]) -> None:
+def blend_weights(student: AsymmetricMaskDenoiser, old: Mapping[str, Tensor]) -> None:
     """Take the student's weights part of the way back to old ones: better than either end."""
     mean = {
         name: old[name].to(value.device).lerp(value, LATER) if value.is_floating_point() else value
