@@ -8,7 +8,6 @@ CPU is busy with one image, and a smaller one stays in its caches.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .compiled import CompiledOrPlain
 from .errors import BackboneError, SettingError
 from .pixels import reflect_pad
 
@@ -38,7 +38,7 @@ class CallMemory:
 
     Attributes:
         network: which it is about.
-        compiled: the compiled network, or the network itself where it cannot be compiled.
+        compiled: the network for calls with `compile=True`; None before the first.
         measured: bytes that a call takes for each pixel, and the pixels of the call that told so,
             by device and precision.
         room: most pixels of a call, after one ran out of memory.
@@ -46,7 +46,7 @@ class CallMemory:
 
     def __init__(self, network: nn.Module | None = None) -> None:
         self.network = network
-        self.compiled: Callable[[Tensor], Tensor] | None = None
+        self.compiled: CompiledOrPlain | None = None
         self.measured: dict[tuple[torch.device, torch.dtype | None], tuple[float, int]] = {}
         self.room = MOST_PIXELS
 
@@ -167,7 +167,11 @@ class NetworkCalls:
         with self._autocast():
             if not self.compile:
                 return self.network(part)  # type: ignore[no-any-return]
-            return self._call_compiled(part)
+            if self.memory.compiled is None:
+                self.memory.compiled = CompiledOrPlain(
+                    self.network, "the network runs without compile=True"
+                )
+            return self.memory.compiled(part)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.cast is None:
@@ -176,30 +180,6 @@ class NetworkCalls:
         if self.cast == torch.float32:
             return torch.autocast(kind, enabled=False)
         return torch.autocast(kind, dtype=self.cast)
-
-    def _call_compiled(self, part: Tensor) -> Tensor:
-        """Return the compiled network's output; warn where it cannot be compiled, and do without.
-
-        What the network itself cannot do, it raises again when called as it is.
-        """
-        memory = self.memory
-        if memory.compiled is None:
-            memory.compiled = torch.compile(self.network)
-        try:
-            return memory.compiled(part)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except Exception as error:  # compilers fail in many ways
-            if memory.compiled is self.network:
-                raise
-            output: Tensor = self.network(part)
-            memory.compiled = self.network
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            warnings.warn(
-                f"the network runs without compile=True, since torch.compile failed: {reason}",
-                stacklevel=2,
-            )
-            return output
 
 
 def cast_of(precision: str, device: torch.device, weights: torch.dtype) -> torch.dtype | None:
