@@ -14,6 +14,7 @@ from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.errors import DataError, SettingError
 from masked_denoise.training import adapt as adapt_module
 from masked_denoise.training import distill as module
+from masked_denoise.training.batches import windows_of
 from masked_denoise.training.student import blend_weights
 
 
@@ -118,10 +119,10 @@ def test_targets_of_a_shuffling_loader_are_a_function_of_the_seed() -> None:
     for disturbance in (1, 2):
         torch.manual_seed(disturbance)
         state = torch.get_rng_state()
-        orders.append([int(one.max()) for one in module.windows_of(loader, 3, 1.0, seed=0)])
+        orders.append([int(one.max()) for one in windows_of(loader, 3, 1.0, seed=0)])
         assert torch.equal(state, torch.get_rng_state())
     assert orders[0] == orders[1] != sorted(orders[0])
-    other = [int(one.max()) for one in module.windows_of(loader, 3, 1.0, seed=1)]
+    other = [int(one.max()) for one in windows_of(loader, 3, 1.0, seed=1)]
     assert other != orders[0]
 
 

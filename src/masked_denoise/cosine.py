@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import SettingError
+from .pixels import reflect_pad
 from .robust import carries_noise, lower_median, lower_quantile
 from .sharpness import sharpness
 from .tiling import tiled
@@ -173,7 +174,8 @@ def _thresholded(image: Tensor, least: Tensor, waves: Tensor, step: int) -> Tens
     batch, channels, height, width = image.shape
     side = len(waves)
     edge, parts = side - step, side // step
-    padded = _reflect(image, edge, (edge + -height % step, edge + -width % step))
+    bottom, right = edge + -height % step, edge + -width % step
+    padded = reflect_pad(image, bottom, right, top=edge, left=edge)
     unit = least.reshape(-1, 1, 1).clamp_min(TINY)  # hardshrink takes one threshold: 1
     planes = padded.reshape(batch * channels, *padded.shape[2:]) / unit
     count, high, wide = planes.shape
@@ -210,17 +212,6 @@ def _add_windows(total: Tensor, windows: Tensor, step: int) -> None:
     for start in range(min(apart, windows.shape[1])):
         stripe = windows[:, start::apart].flatten(1, 2)
         total[:, start * step : start * step + stripe.shape[1]] += stripe
-
-
-def _reflect(image: Tensor, before: int, after: tuple[int, int]) -> Tensor:
-    """Return the image continued by its mirror, over and over where it is small."""
-    for dim, end in ((2, after[0]), (3, after[1])):
-        length = image.shape[dim]
-        place = torch.arange(-before, length + end, device=image.device)
-        period = max(2 * length - 2, 1)
-        place = place.remainder(period)
-        image = image.index_select(dim, torch.minimum(place, period - place).clamp_max(length - 1))
-    return image
 
 
 def _dct_matrix(side: int, image: Tensor) -> Tensor:

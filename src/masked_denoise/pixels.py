@@ -216,19 +216,20 @@ def outside(grid: Grid, end: tuple[int, int]) -> Tensor | None:
     return (grid.row >= end[0]) | (grid.col >= end[1])
 
 
-def reflect_pad(image: Tensor, bottom: int, right: int) -> Tensor:
-    """Return (B, C, H+bottom, W+right): the image continued by reflection, repeated if need be.
+def reflect_pad(image: Tensor, bottom: int, right: int, *, top: int = 0, left: int = 0) -> Tensor:
+    """Return (B, C, top+H+bottom, left+W+right): the image continued by reflection.
 
     Works for any dtype and for pads longer than the image (the reflection goes back and forth).
     """
-    for dim, pad in ((2, bottom), (3, right)):
-        if pad:
-            image = image.index_select(dim, _reflected(image.shape[dim], pad, image.device))
+    for dim, before, after in ((2, top, bottom), (3, left, right)):
+        if before or after:
+            length = image.shape[dim]
+            image = image.index_select(dim, _reflected(length, before, after, image.device))
     return image
 
 
-def _reflected(length: int, pad: int, device: torch.device) -> Tensor:
-    """Return the int64 indices (length + pad,) that walk 0 .. length-1 and back, without end."""
+def _reflected(length: int, before: int, after: int, device: torch.device) -> Tensor:
+    """Return the int64 indices (before + length + after,) that walk 0 .. length-1 and back."""
     period = max(2 * (length - 1), 1)
-    phase = torch.arange(length + pad, device=device) % period
+    phase = torch.arange(-before, length + after, device=device) % period
     return torch.where(phase < length, phase, period - phase)

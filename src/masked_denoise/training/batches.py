@@ -118,6 +118,48 @@ def pictures_of(data: Any, channels: int) -> Pictures | None:
     return pictures_of_items(data, channels) if map_style and not is_loader else None
 
 
+def pictures_from(noisy: Any, channels: int, megapixels: float, seed: int) -> Pictures:
+    """Return the pictures in whatever `fit` takes; of loaders as many batches as are needed.
+
+    The seed decides in which order a loader shuffles them.
+    """
+    pictures = pictures_of(noisy, channels)
+    if pictures is not None:
+        return pictures
+    if not isinstance(noisy, Iterable) or isinstance(noisy, bytes | dict):
+        raise DataError(
+            f"a {type(noisy).__name__} came as data; a folder, paths, arrays, tensors, a data set, "
+            "a DataLoader or another iterable of batches is needed"
+        )
+    arrays: list[Tensor | Array] = []
+    left = 1e6 * megapixels
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(hash_key(Key(seed, Purpose.EPOCH)))
+        for number, item in enumerate(noisy):
+            image = image_of(item)
+            found = split(image, channels, f"batch {number}")
+            arrays += [np.ascontiguousarray(np.moveaxis(array, 0, 2)) for array in found]
+            left -= sum(array[0].size for array in found)
+            if left <= 0:
+                break
+    return pictures_in_memory(arrays, channels)
+
+
+def windows_of(noisy: object, channels: int, megapixels: float, seed: int) -> list[Array]:
+    """Return noisy pictures (C, H, W) in their dtype, or windows of them where they are too many.
+
+    Args:
+        noisy: what `fit` takes.
+        channels: C.
+        megapixels: how many million pixels in all, about.
+        seed: of the choice of windows.
+
+    Raises:
+        DataError, SizeError, PixelError, ImageReadError: the images cannot be used.
+    """
+    return list(windows(pictures_from(noisy, channels, megapixels, seed), megapixels, seed))
+
+
 class LoaderBatches:
     """The batches of a loader or another iterable, as they come, epoch after epoch.
 

@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..errors import DataError, SettingError
-from ..scheme import Key, Purpose, hash_key
-from .batches import Batches, pictures_of
+from ..errors import SettingError
+from .batches import Batches, pictures_from
 from .crops import CropBatches
 from .loop import train
 from .pictures import (
     Array,
     Pictures,
     count_windows,
-    image_of,
-    pictures_in_memory,
-    split,
     windows,
 )
 from .settings import BUDGETS, FitOptions, FitSettings
@@ -57,7 +53,7 @@ def distill(
     check_distillation(rounds, megapixels, trust, options)
     check_output(options.output)
     made = _make_student(teacher, student, student_args, run_settings.seed)
-    pictures = _pictures(noisy, teacher.channels, megapixels, run_settings.seed)
+    pictures = pictures_from(noisy, teacher.channels, megapixels, run_settings.seed)
     began = time.perf_counter()
 
     def ask_teacher(picture: Array) -> Array:
@@ -131,51 +127,6 @@ def _make_student(
             "student_args are for a network given by name"
         )
     return student
-
-
-# -- noisy images ---------------------------------------------------------------------------------
-
-
-def _pictures(noisy: Any, channels: int, megapixels: float, seed: int) -> Pictures:
-    """Return the pictures in whatever `fit` takes; of loaders as many batches as are needed.
-
-    The seed decides in which order a loader shuffles them.
-    """
-    pictures = pictures_of(noisy, channels)
-    if pictures is not None:
-        return pictures
-    if not isinstance(noisy, Iterable) or isinstance(noisy, bytes | dict):
-        raise DataError(
-            f"a {type(noisy).__name__} came as data; a folder, paths, arrays, tensors, a data set, "
-            "a DataLoader or another iterable of batches is needed"
-        )
-    arrays: list[Tensor | Array] = []
-    left = 1e6 * megapixels
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(hash_key(Key(seed, Purpose.EPOCH)))
-        for number, item in enumerate(noisy):
-            image = image_of(item)
-            found = split(image, channels, f"batch {number}")
-            arrays += [np.ascontiguousarray(np.moveaxis(array, 0, 2)) for array in found]
-            left -= sum(array[0].size for array in found)
-            if left <= 0:
-                break
-    return pictures_in_memory(arrays, channels)
-
-
-def windows_of(noisy: object, channels: int, megapixels: float, seed: int) -> list[Array]:
-    """Return noisy pictures (C, H, W) in their dtype, or windows of them where they are too many.
-
-    Args:
-        noisy: what `fit` takes.
-        channels: C.
-        megapixels: how many million pixels in all, about.
-        seed: of the choice of windows.
-
-    Raises:
-        DataError, SizeError, PixelError, ImageReadError: the images cannot be used.
-    """
-    return list(windows(_pictures(noisy, channels, megapixels, seed), megapixels, seed))
 
 
 def _bar(

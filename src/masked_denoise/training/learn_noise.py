@@ -24,8 +24,8 @@ from ..cosine import PHOTOGRAPHS
 from ..errors import DataError, PixelError, SettingError
 from ..noise import measure_noise
 from ..values import ValueRange
-from .batches import Batches
-from .distill import denoised, share_of_budget, windows_of
+from .batches import Batches, windows_of
+from .distill import denoised, share_of_budget
 from .loop import as_before_if_refused, train
 from .pictures import Array, range_of
 from .settings import FitOptions, FitSettings

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..camera_noise import YCBCR, CameraNoise
 from ..errors import DataError, SettingError
 from ..scheme import Key, Purpose, hash_key
-from .distill import windows_of
+from .batches import windows_of
 from .pictures import Array
 from .simulated import smaller
 
