@@ -19,7 +19,7 @@ from masked_denoise.cli import app
 from masked_denoise.errors import DataError, SettingError
 from masked_denoise.images import ImageFile, write_image
 from masked_denoise.pretrained.shipped import load_shipped
-from masked_denoise.training.adapt import _kept
+from masked_denoise.training.adapt import _restore_if_worse
 from masked_denoise.training.ranking import made_tests, rank_models
 
 
@@ -112,8 +112,10 @@ def test_what_cannot_be_ranked_is_refused(noisy: NDArray[np.uint8]) -> None:
 def test_adapt_keeps_what_helps(noisy: NDArray[np.uint8]) -> None:
     good, poor, other = load_shipped(), blurring(), blurring()
     other.backbone.weight.data.mul_(0.9)
-    assert _kept(poor, good, noisy, 4, 0)["kept"] == "after"
-    assert _kept(poor, other, noisy, 4, 0)["kept"] == "after"  # neither helps: as it was trained
+    assert _restore_if_worse(poor, good, noisy, 4, 0)["kept"] == "after"
+    assert (
+        _restore_if_worse(poor, other, noisy, 4, 0)["kept"] == "after"
+    )  # neither helps: as it was trained
     assert other.backbone.weight.item() == pytest.approx(0.9)
 
 
