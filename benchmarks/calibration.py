@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from timing import machine
 
 from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.evaluate import Pair, find_pairs, pair_name
@@ -50,7 +50,7 @@ def main() -> None:
     ]
     made = report(*(joined(half) for half in measured))
     made |= {
-        "passes": args.passes, "side": args.side, "torch": torch.__version__,
+        "passes": args.passes, "side": args.side, "machine": machine("cpu"),
         "pictures": [len(half) for half in halves],
     }  # fmt: skip
     print(f"error = {made['scale']:.2f} x std, found on {made['pictures'][0]} pictures")

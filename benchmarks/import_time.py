@@ -5,6 +5,7 @@ python benchmarks/import_time.py
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
@@ -22,5 +23,8 @@ def seconds(code: str) -> float:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     torch, both = seconds("import torch"), seconds("import torch; from masked_denoise import *")
     print(f"import torch {torch:.3f} s, with masked_denoise {both:.3f} s: {both - torch:+.3f} s")

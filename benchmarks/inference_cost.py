@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timing import machine
 from torch import nn
 
 from masked_denoise import AsymmetricMaskDenoiser
@@ -62,10 +62,8 @@ def main() -> None:
         "network": name,
         "side": args.side,
         "runs": args.runs,
-        "threads": args.threads,
-        "device": device_name(args.device),
         "compile": args.compile,
-        "torch": torch.__version__,
+        "machine": machine(args.device),
     }
     args.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 
@@ -124,10 +122,6 @@ class Timed(nn.Module):
 def wait(x: torch.Tensor) -> None:
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
 
 
 if __name__ == "__main__":

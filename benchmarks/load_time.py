@@ -4,14 +4,14 @@ That is `safetensors.torch.load_file` plus building the network, both as PyTorch
 run checks the weights against their SHA-256 digest. Best of several, after one that fills the
 disk's cache.
 
-python benchmarks/load_time.py restormer
-python benchmarks/load_time.py restormer '{"dim": 48}'
+    python benchmarks/load_time.py restormer
+    python benchmarks/load_time.py restormer '{"dim": 48}'
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -51,4 +51,10 @@ def main(name: str, arguments: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if sys.argv[1:] else "restormer", json.loads((sys.argv[2:] or ["{}"])[0]))
+    ask = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    ask.add_argument("backbone", nargs="?", default="restormer")
+    ask.add_argument("arguments", nargs="?", type=json.loads, default={}, help="of it, as JSON")
+    args = ask.parse_args()
+    main(args.backbone, args.arguments)

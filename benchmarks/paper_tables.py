@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quality import machine
+from timing import machine
 
 from masked_denoise.compare import Comparison, Outcome, compare_recipes, write_comparison
 from masked_denoise.evaluate import find_pairs
@@ -90,7 +90,7 @@ def main() -> None:
     )  # fmt: skip
     budget = f"{args.minutes:g} minutes" if args.minutes else f"{args.steps} steps"
     found.settings |= {
-        "table": args.table, "base": args.base, "budget": budget, "machine": machine(args.threads)
+        "table": args.table, "base": args.base, "budget": budget, "machine": machine("cpu")
     }  # fmt: skip
     write_comparison(found, args.output)
     text = table(found, args, budget)

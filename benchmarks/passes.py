@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timing import machine
 
 from masked_denoise import AsymmetricMaskDenoiser, RandomPartition, Refinement
 from masked_denoise.evaluate import find_pairs, pair_name
@@ -74,7 +75,7 @@ def main() -> None:
             name = f"R3, {'balanced' if balanced else 'random'}, {draws} of {share}"
             measure(name, 2 + 2 * draws, 1, scheme)
     if args.json:
-        about = {"pictures": len(pictures), "seeds": args.seeds, "torch": torch.__version__}
+        about = {"pictures": len(pictures), "seeds": args.seeds, "machine": machine("cpu")}
         Path(args.json).write_text(json.dumps({**about, "rows": rows}, indent=1))
     if args.plot:
         plot(rows, args.plot)

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from quality import machine, of_scenes
+from quality import of_scenes
+from timing import machine
 
 from masked_denoise.evaluate import CONVENTION, Pair, find_pairs, pair_name
 from masked_denoise.images import read_image
@@ -80,7 +81,7 @@ def main() -> None:
         raise SystemExit(f"{path} is of other pictures; give another file")
     report = {
         "convention": CONVENTION, "lpips": lpips_note, "pictures": sorted(noisy),
-        "even_scenes": sorted(even), "machine": machine(1), "methods": found.get("methods", {}),
+        "even_scenes": sorted(even), "machine": machine("cpu"), "methods": found.get("methods", {}),
     }  # fmt: skip
     report["methods"]["input"] = measure({name: (one, 0.0) for name, one in noisy.items()})
     for method in args.methods:

@@ -1,6 +1,6 @@
 """Makes a folder for the Hub of a run of quality.py: model, model card with its numbers, picture.
 
-    python benchmarks/publish.py runs/unseen weights/polyu-student --data polyu --noisy 72
+    python benchmarks/publish.py runs/adapted weights/polyu-student --data polyu --noisy 100
     hf upload OWNER/polyu-student weights/polyu-student
 
 The numbers come from the run's results.json, the licence and the words on the data from DATA below,

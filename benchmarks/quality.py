@@ -1,15 +1,14 @@
 r"""Fit on noisy photographs, denoise those that have a clean twin, and score them.
 
-    python benchmarks/quality.py NOISY CLEAN -o runs/five --minutes 5
-    python benchmarks/quality.py NOISY CLEAN -o runs/small --model camera-small
-    python benchmarks/quality.py NOISY CLEAN -o runs/adapted --model camera-small --adapt 3
-    python benchmarks/quality.py NOISY CLEAN -o runs/fresh --learn-noise 6
+    python benchmarks/quality.py NOISY CLEAN -o runs/small --recipe small
+    python benchmarks/quality.py NOISY CLEAN -o runs/five --minutes 5 --row docs/results.md
 
 Only NOISY is trained on; CLEAN is for measuring. Pictures pair by stem (`_real`, `_mean`, `_noisy`,
-`_clean`, `_gt` dropped). The folder gets the denoised pictures as PNG, the model, and results.json:
-mean PSNR and SSIM (8-bit, uniform 7x7), every picture's numbers, times, settings, machine and
-versions. --scenes even and --scenes odd score half of the scenes only (a scene is a stem without
-its last number), to choose settings on one half and report on the other.
+`_clean`, `_gt` dropped). A recipe is a name for some of the arguments (RECIPES below); others may
+follow. The folder gets the denoised pictures as PNG, the model, and results.json: mean PSNR and
+SSIM (8-bit, uniform 7x7), every picture's numbers, times, settings, machine and versions; --row
+appends a line of them to a page. --scenes even and --scenes odd score half of the scenes only (a
+scene is a stem without its last number), to choose settings on one half and report on the other.
 """
 
 from __future__ import annotations
@@ -17,18 +16,30 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
-import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import machine
 
-from masked_denoise import AsymmetricMaskDenoiser, __version__
+from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.evaluate import Pair, evaluate_pairs, find_pairs, pair_name
 from masked_denoise.images import find_images, read_image, write_image
+
+RECIPES = {
+    "small": ["--model", "camera-small"],
+    "eight-passes": ["--model", "camera-small", "--denoiser", '{"passes": 8}'],
+    "bare": ["--model", "camera-small", "--denoiser", '{"dct_threshold": 0}'],
+    "adapted": ["--model", "camera-small", "--adapt", "3"],
+    "scratch-3": ["--learn-noise", "3"],
+    "scratch-8": ["--learn-noise", "8", "--fit", '{"rounds": 2}'],
+    "masked": ["--steps", "3000"],
+    "masked-5": ["--minutes", "5"],
+}
+HEADER = "| run | dB | SSIM (7x7) | worse | s a picture | date | commit |\n" + 7 * "| --- " + "|\n"
 
 
 def main() -> None:
@@ -41,7 +52,7 @@ def main() -> None:
     results: list[Any] = []
 
     def denoise(pixels: Any) -> Any:
-        results.append(denoiser.denoise(pixels, seed=args.seed))
+        results.append(denoiser.denoise(pixels, seed=args.seed, precision=args.precision))
         return results[-1]
 
     result = evaluate_pairs(pairs, denoise=denoise)
@@ -52,9 +63,11 @@ def main() -> None:
         **result.to_dict(),
         "settings": {key: str(value) for key, value in vars(args).items() if value is not None},
         "training": denoiser.fit_record,
-        "machine": machine(args.threads),
+        "machine": machine("cpu"),
     }
     (folder / "results.json").write_text(json.dumps(report, indent=1, default=str))
+    if args.row is not None:
+        append_row(args, report)
     mean = result.mean
     print(
         f"{len(result.scores)} pictures: {mean['psnr']:.3f} dB, SSIM {mean['ssim']:.4f} (input "
@@ -64,12 +77,22 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
+    """Return the arguments of the command; those of a recipe come before what was given."""
+    args = arguments_of(sys.argv[1:])
+    if args.recipe is None:
+        return args
+    return arguments_of([*RECIPES[args.recipe], *sys.argv[1:]])
+
+
+def arguments_of(line: list[str]) -> argparse.Namespace:
     ask = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     ask.add_argument("noisy")
     ask.add_argument("clean")
     ask.add_argument("-o", "--output", required=True)
+    ask.add_argument("--recipe", choices=RECIPES, help="a name for some of the arguments below")
+    ask.add_argument("--row", type=Path, help="page that a line of the results is appended to")
     ask.add_argument("--backbone", default="fast-unet")
     ask.add_argument("--preset")
     ask.add_argument("--model", help="score this saved model instead of fitting one")
@@ -81,10 +104,11 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--steps", type=int)
     ask.add_argument("--fit", default="{}", help='more arguments of fit, as JSON: {"crop": 96}')
     ask.add_argument("--denoiser", default="{}", help="more arguments of the denoiser, as JSON")
+    ask.add_argument("--precision", default="auto", help="of denoise")
     ask.add_argument("--scenes", choices=("all", "even", "odd"), default="all")
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    return ask.parse_args()
+    return ask.parse_args(line)
 
 
 def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
@@ -128,16 +152,24 @@ def of_scenes(pairs: tuple[Pair, ...], which: str) -> list[Pair]:
     return [pair for pair in pairs if scene[pair] in kept]
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """Return where a number comes from: commit, versions, processor, threads."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "commit": commit, "masked_denoise": __version__, "torch": torch.__version__,
-        "python": platform.python_version(), "threads": threads,
-        "processor": platform.processor() or platform.machine(),
-    }  # fmt: skip
+def append_row(args: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Append a line of the results to a page, below a header where it does not end with a table."""
+    left_out = ("noisy", "clean", "output", "row", "threads", "recipe")
+    usual = vars(arguments_of([args.noisy, args.clean, "-o", args.output]))
+    run = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in vars(args).items()
+        if name not in left_out and value != usual[name]
+    ]
+    mean, origin = report["mean"], report["machine"]
+    cells = (
+        f"`{' '.join(run) or 'as it is'}`", f"{mean['psnr']:.2f}", f"{mean['ssim']:.4f}",
+        len(report["worse"]), f"{mean['seconds']:.2f}", origin["date"][:10], origin["commit"],
+    )  # fmt: skip
+    text = args.row.read_text() if args.row.exists() else ""
+    table = text.rstrip().rpartition("\n\n")[2].startswith(HEADER)
+    text = text.rstrip() + ("\n" if table else f"\n\n{HEADER}")
+    args.row.write_text(text.lstrip() + f"| {' | '.join(map(str, cells))} |\n")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from timing import machine
 from torch import Tensor
 
 from masked_denoise import AsymmetricMaskDenoiser, PixelDownsample
@@ -62,6 +63,7 @@ def main() -> None:
     a, b = map(statistics.median, times)
     ratio = a / b
     result = {**vars(args), "full_ms": a * 1e3, "plain_ms": b * 1e3, "overhead": ratio - 1}
+    result["machine"] = machine("cpu")
     print(
         f"{args.backbone}, batch {args.batch}, crop {args.crop}, stride {args.stride}, "
         f"{args.threads} threads: full {a * 1e3:.1f} ms, plain {b * 1e3:.1f} ms, "

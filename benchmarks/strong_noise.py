@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from quality import of_scenes
+from timing import machine
 
 from masked_denoise import from_pretrained
 from masked_denoise.camera_noise import CameraNoise
@@ -55,12 +56,7 @@ def main() -> None:
         mean = {name: round(float(np.mean([one[name] for one in found])), 3) for name in found[0]}
         rows.append({"noise": kind, "level": level, "pictures": len(found), **mean})
         print(rows[-1], flush=True)
-    about = {
-        "scenes": args.scenes,
-        "side": args.side,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
+    about = {"scenes": args.scenes, "side": args.side, "machine": machine("cpu")}
     args.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 
 
