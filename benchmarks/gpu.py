@@ -5,7 +5,6 @@ Imported by run.py; every section stands alone.
 
 from __future__ import annotations
 
-import inspect
 import json
 import time
 from pathlib import Path
@@ -175,37 +174,50 @@ def throughput(pairs: int = 5, block: int = 10) -> dict[str, Any]:
     return {"rows": rows, "tf32": torch.backends.cuda.matmul.allow_tf32}
 
 
-def train(data: str, clean: str | None, out: Path, minutes: float) -> dict[str, Any]:
-    """Return what a training run on a folder came to; the model is left in `out`/model.
+def train(
+    data: str, clean: str | None, out: Path, minutes: float, device: str = "cuda"
+) -> dict[str, Any]:
+    """Return what training runs on a folder came to: a masked network, and a student.
 
     Args:
         data: folder of noisy pictures.
         clean: folder of clean ones of the same names, to score with; or None.
-        out: where the model and its history go.
-        minutes: budget.
+        out: where models and their histories go, in folders of their own.
+        minutes: budget of each.
+        device: where they are trained.
     """
-    torch.manual_seed(0)
-    denoiser = AsymmetricMaskDenoiser("fast-unet")
-    settings: dict[str, Any] = {
-        "minutes": minutes, "batch_size": BATCH, "crop": CROP, "mixed_precision": "bf16",
-        "device": "cuda", "progress": False,
-    }  # fmt: skip
-    if "compile" in inspect.signature(denoiser.fit).parameters:
-        settings["compile"] = True
-    start = time.perf_counter()
-    denoiser.fit(data, **settings)
-    seconds = time.perf_counter() - start
-    denoiser.save_pretrained(out / "model")
-    (out / "history.json").write_text(json.dumps(denoiser.history, indent=1, default=str))
-    told = {
-        "seconds": seconds,
-        "settings": settings,
-        "fit_record": json.loads(json.dumps(denoiser.fit_record, default=str)),
-        "last": denoiser.history[-1] if denoiser.history else None,
-    }
-    if clean is not None:
-        told["scores"] = score(denoiser, data, clean)
-    return told
+    made = {}
+    for name, run in (("masked", fit_masked), ("student", learn_student)):
+        torch.manual_seed(0)
+        start = time.perf_counter()
+        denoiser = run(data, minutes, device)
+        seconds = time.perf_counter() - start
+        denoiser.save_pretrained(out / name)
+        (out / name / "history.json").write_text(json.dumps(denoiser.history, default=str))
+        made[name] = {
+            "seconds": seconds,
+            "fit_record": json.loads(json.dumps(denoiser.fit_record, default=str)),
+            "last": denoiser.history[-1] if denoiser.history else None,
+        }
+        if clean is not None:
+            made[name]["scores"] = score(denoiser.to(device), data, clean)
+    return made
+
+
+def fit_masked(data: str, minutes: float, device: str) -> AsymmetricMaskDenoiser:
+    """Return the default network, fitted for so long."""
+    return AsymmetricMaskDenoiser("fast-unet").fit(
+        data, minutes=minutes, batch_size=BATCH, crop=CROP, mixed_precision="bf16",
+        compile=device == "cuda", device=device, progress=False,
+    )  # fmt: skip
+
+
+def learn_student(data: str, minutes: float, device: str) -> AsymmetricMaskDenoiser:
+    """Return a student that has learnt the noise in two rounds, for so long in all."""
+    student = AsymmetricMaskDenoiser("fast-student", preset="student")
+    return student.learn_noise(
+        data, minutes=minutes, rounds=2, mixed_precision="bf16", device=device, progress=False
+    )
 
 
 def score(denoiser: AsymmetricMaskDenoiser, data: str, clean: str) -> dict[str, Any]:
@@ -213,6 +225,6 @@ def score(denoiser: AsymmetricMaskDenoiser, data: str, clean: str) -> dict[str, 
     from masked_denoise.evaluate import evaluate_pairs, find_pairs
 
     pairs = find_pairs(data, clean).pairs
-    denoiser.cuda().eval()
+    denoiser.eval()
     result = evaluate_pairs(pairs, denoise=lambda pixels: denoiser.denoise(pixels))
     return {"pictures": len(result.scores), **result.mean}

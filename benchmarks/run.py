@@ -26,7 +26,7 @@ import gpu
 import torch
 from ops import run_operators
 from scaling import SIDES, scale
-from stages import NETWORKS, denoising, overhead
+from stages import denoising, overhead
 from timing import machine
 
 Section = Callable[[], Any]
@@ -114,7 +114,7 @@ def on_cpu(args: argparse.Namespace) -> dict[str, Section]:
         "steps": lambda: {
             "rows": [
                 overhead(network, 2, crop, "cpu", pairs=args.pairs, block=2)
-                for network, crop in zip(NETWORKS, (128, 64), strict=True)
+                for network, crop in (("fast-unet", 128), ("unet", 128), ("nafnet", 64))
             ]
         },
         "denoising": lambda: denoising(512, "cpu", max(args.repeat // 10, 1)),
