@@ -40,8 +40,6 @@ def adapt(
     **settings: Any,
 ) -> AsymmetricMaskDenoiser:
     """Return the student, adapted in place; see `AsymmetricMaskDenoiser.adapt`."""
-    from ..denoiser import AsymmetricMaskDenoiser
-
     check_student(student)
     if isinstance(noisy, Iterator):
         raise DataError(
@@ -59,12 +57,7 @@ def adapt(
         raise SettingError("adapt takes minutes= or steps=, and cannot be resumed")
     half = share_of_budget(run_settings, 2)
     budget = {name: getattr(half, name) for name in BUDGETS}
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run_settings.seed)
-        masked = AsymmetricMaskDenoiser(
-            channels=student.channels, value_range=student.value_range, dct_threshold=0.0,
-            observation=OBSERVATION,
-        )  # fmt: skip
+    masked = _new_masked(student, run_settings.seed)
     shared = {name: settings[name] for name in SHARED if name in settings}
     masked.fit(noisy, **budget, **shared, validation=False)
     if masked.fit_record["stopped"] == "interrupted":
@@ -96,6 +89,18 @@ def adapt(
             student.fit_record["stopped"] = "interrupted"
     student.fit_record["adaptation"].update(outcome)
     return _saved(student, options.output)
+
+
+def _new_masked(student: AsymmetricMaskDenoiser, seed: int) -> AsymmetricMaskDenoiser:
+    """Return a masked network for the student's pictures, with first weights of the seed."""
+    from ..denoiser import AsymmetricMaskDenoiser
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return AsymmetricMaskDenoiser(
+            channels=student.channels, value_range=student.value_range, dct_threshold=0.0,
+            observation=OBSERVATION,
+        )  # fmt: skip
 
 
 def _saved(student: AsymmetricMaskDenoiser, output: str | Path | None) -> AsymmetricMaskDenoiser:

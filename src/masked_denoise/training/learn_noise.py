@@ -66,16 +66,7 @@ def learn_noise(
         settings["optimizer"] = OPTIMIZER
     gentle = settings.get("learning_rate") or GENTLE
     run_settings, options = split_settings(settings)
-    check_output(options.output)
-    if not shrink >= 1 or not isinstance(rounds, int) or rounds < 1 or not megapixels > 0:
-        raise SettingError(
-            f"shrink is {shrink}, rounds {rounds} and megapixels {megapixels}; needed are a shrink "
-            "of 1 or more, a whole number of rounds and megapixels above 0"
-        )
-    if run_settings.epochs is not None:
-        raise SettingError("crops are drawn without end, so there are no epochs; give steps=")
-    if rounds > 1 and options.resume:
-        raise SettingError(f"a run of {rounds} rounds cannot be resumed; use rounds=1")
+    _check(run_settings, options, shrink, rounds, megapixels)
     with as_before_if_refused(student):
         taken = windows_of(noisy, student.channels, megapixels, run_settings.seed)
         if not student.fit_record and "dct_threshold" not in student.given:
@@ -110,6 +101,22 @@ def learn_noise(
     }
     _save(student, options)
     return student
+
+
+def _check(
+    settings: FitSettings, options: FitOptions, shrink: float, rounds: int, megapixels: float
+) -> None:
+    """Raise SettingError or CheckpointError for what can be known to fail before any work."""
+    check_output(options.output)
+    if not shrink >= 1 or not isinstance(rounds, int) or rounds < 1 or not megapixels > 0:
+        raise SettingError(
+            f"shrink is {shrink}, rounds {rounds} and megapixels {megapixels}; needed are a shrink "
+            "of 1 or more, a whole number of rounds and megapixels above 0"
+        )
+    if settings.epochs is not None:
+        raise SettingError("crops are drawn without end, so there are no epochs; give steps=")
+    if rounds > 1 and options.resume:
+        raise SettingError(f"a run of {rounds} rounds cannot be resumed; use rounds=1")
 
 
 def noise_like(pictures: Sequence[Array], value_range: ValueRange | None = None) -> CameraNoise:
