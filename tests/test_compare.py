@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from masked_denoise import AsymmetricMaskDenoiser, NothingHidden
 from masked_denoise.cli import app
+from masked_denoise.commands.compare import _table
 from masked_denoise.compare import (
     Comparison,
     Outcome,
@@ -306,3 +310,24 @@ def test_command_refuses(
     result = run(folders[0], "-o", tmp_path / "out", *options)
     assert result.exit_code == 2
     assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_the_table_fits_into_a_narrow_terminal() -> None:
+    numbers = dict.fromkeys(
+        ("psnr", "ssim", "gain", "worse", "psnr_to_input", "parameters", "steps",
+         "training_seconds", "seconds"), 1234.5678,
+    )  # fmt: skip
+    rows = [
+        SimpleNamespace(recipe=name, numbers=numbers, failed=None)
+        for name in ("default", "train-strides-2-to-5")
+    ]
+    found = cast(Comparison, SimpleNamespace(outcomes=rows))
+    for width, last in ((80, "worse"), (200, "s each")):
+        console = Console(width=width, file=io.StringIO())
+        console.print(_table(found, width))
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "train-strides-2-to-5" in text  # in one piece, as are the numbers
+        assert "1234.57" in text
+        assert "…" not in text
+        assert last in text
+        assert max(map(len, text.splitlines())) <= width

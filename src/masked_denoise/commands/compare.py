@@ -98,7 +98,7 @@ def compare(
         progress=not quiet, models=output / "models" if save_models else None, on_outcome=told,
     )  # fmt: skip
     write_comparison(found, output)
-    terminal.show(_table(found))
+    terminal.show(_table(found, terminal.width))
     terminal.say(f"[dim]{budget} each; {found.convention}[/dim]")
     terminal.say(f"[green]Results:[/green] {plain(output)} (results.json, results.csv, crops.png)")
     if found.interrupted:
@@ -140,14 +140,21 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _table(found: Comparison) -> Table:
+NAMES = 24  # characters of a recipe's name that columns make way for
+
+
+def _table(found: Comparison, width: int) -> Table:
+    """Return the numbers of all recipes; where the terminal is narrow, those that matter most."""
     from rich.table import Table
 
     columns = [one for one in _COLUMNS if any(one[0] in row.numbers for row in found.outcomes)]
+    longest = min(max(len(row.recipe) for row in found.outcomes), NAMES)
+    while columns and longest + 4 + sum(max(len(head), 7) + 3 for _, head, _ in columns) > width:
+        columns.pop()
     table = Table()
     table.add_column("recipe", overflow="fold")
     for _, head, _ in columns:
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     before = next((row.numbers for row in found.outcomes if "input_psnr" in row.numbers), None)
     if before is not None:
         cells = {"psnr": number(before["input_psnr"], 2), "ssim": number(before["input_ssim"], 4)}

@@ -52,6 +52,11 @@ class Terminal:
         self.out = Console(highlight=False, soft_wrap=True)
         self.err = Console(highlight=False, soft_wrap=True, stderr=True)
 
+    @property
+    def width(self) -> int:
+        """Characters in a line of results."""
+        return self.out.width
+
     def say(self, text: str = "") -> None:
         """Print a line of a result; markup counts."""
         if not self.quiet:
