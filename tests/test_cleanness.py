@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,10 @@ def test_a_model_of_the_package_by_name_takes_grey_and_colour(tmp_path: Path) ->
     assert result.exit_code == 1
     assert "2 channels, the model takes 1 or 3" in " ".join(result.output.split())
     assert len(list((tmp_path / "more").iterdir())) == 2
+
+
+def test_a_picture_smaller_than_a_square_is_not_taken_for_clean() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 5, 3), dtype=np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not was_clean(pixels, pixels)

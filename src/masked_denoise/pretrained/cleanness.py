@@ -67,6 +67,8 @@ def _deviations(noisy: Tensor, clean: Tensor) -> list[float]:
     Args:
         noisy, clean: of `_squares`.
     """
+    if not len(noisy):
+        return []
     weights = torch.tensor(YCBCR[0]) if noisy.shape[1] == 3 else torch.ones(1)
     before, after = (torch.einsum("c,nchw->nhw", weights, one) for one in (noisy, clean))
     clipped = ((before <= 0.005) | (before >= 0.995)).float().mean((1, 2))
