@@ -80,7 +80,7 @@ def run_demo(
         models = fit_models(
             pictures, minutes=minutes, steps=steps, seed=seed, device=device, progress=progress
         )
-        budget = f"{steps} steps" if steps is not None else f"{minutes or 0:g} minutes"
+        budget = f"{steps} steps" if steps is not None else f"{minutes or 0:g} min"
         origin = f"a model fitted for {budget} on these noisy pictures alone"
     tell(f"denoising with {origin}")
     summary = denoise_files(tasks.values(), models, seed=seed)
