@@ -20,7 +20,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 def load(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that imports a file of benchmarks/."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("run", "ops", "gpu", "scaling", "stages", "timing")
+    names = ("run", "ops", "gpu", "scaling", "stages", "timing", "quality")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -112,3 +112,30 @@ def test_a_series_tells_its_exponents_and_what_failed(
     told = run.shown({"masking, side": found})
     assert "grows with pixels to the power 1, memory 1" in told
     assert "no memory left" in told
+
+
+def test_rows_of_quality_go_below_one_header(load: Any, tmp_path: Path) -> None:
+    quality, page = load("quality"), tmp_path / "results.md"
+    page.write_text("# Results\n\nWords.\n")
+    report = {
+        "mean": {"psnr": 38.779, "ssim": 0.96521, "seconds": 0.1}, "worse": [],
+        "machine": {"date": "2026-11-27T12:00:00+00:00", "commit": "abc"},
+    }  # fmt: skip
+    line = ["noisy", "clean", "-o", "out", "--row", str(page)]
+    for given in ([], ["--model", "camera-small", "--adapt", "3"]):
+        quality.append_row(quality.arguments_of([*line, *given]), report)
+    head, table = page.read_text().split("\n\n| run ")
+    assert head == "# Results\n\nWords."
+    assert table.splitlines()[2:] == [
+        "| `as it is` | 38.78 | 0.9652 | 0 | 0.10 | 2026-11-27 | abc |",
+        "| `--model camera-small --adapt 3.0` | 38.78 | 0.9652 | 0 | 0.10 | 2026-11-27 | abc |",
+    ]
+
+
+def test_what_is_given_beside_a_recipe_wins(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quality = load("quality")
+    monkeypatch.setattr(
+        sys, "argv", ["quality.py", "a", "b", "-o", "c", "--recipe", "adapted", "--adapt", "5"]
+    )
+    args = quality.arguments()
+    assert (args.model, args.adapt) == ("camera-small", 5)

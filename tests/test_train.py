@@ -831,8 +831,9 @@ def test_a_run_that_fails_in_its_first_step_leaves_the_run_before_it_alone(
 ) -> None:
     denoiser = make()
     denoiser.fit(DATA, steps=3, output=tmp_path, **FAST)
+    denoiser.card["metrics"] = {"some pictures": {"PSNR": 30.0}}
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    record, history = denoiser.fit_record, denoiser.history
+    record, history, card = denoiser.fit_record, denoiser.history, dict(denoiser.card)
 
     def broken(*_: object) -> None:
         raise OSError("the disk is gone")
@@ -842,6 +843,7 @@ def test_a_run_that_fails_in_its_first_step_leaves_the_run_before_it_alone(
         denoiser.fit(DATA, steps=2, output=tmp_path, **FAST)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert (denoiser.fit_record, denoiser.history) == (record, history)
+    assert denoiser.card == card
 
 
 def test_validation_keeps_nothing_but_the_middles() -> None:

@@ -50,11 +50,6 @@ class CallMemory:
         self.measured: dict[tuple[torch.device, torch.dtype | None], tuple[float, int]] = {}
         self.room = MOST_PIXELS
 
-    def begin_for(self, network: nn.Module) -> None:
-        """Forget everything that was found out about another network."""
-        if self.network is not network:
-            self.__init__(network)  # type: ignore[misc]
-
     def __deepcopy__(self, memo: object) -> CallMemory:
         return CallMemory()
 
@@ -89,8 +84,9 @@ class NetworkCalls:
         self.denoiser, self.network, self.device = denoiser, denoiser.backbone, device
         weight = next(self.network.parameters(), None)
         self.cast = cast_of(precision, device, torch.float32 if weight is None else weight.dtype)
+        if denoiser.call_memory.network is not self.network:
+            denoiser.call_memory = CallMemory(self.network)
         self.compile, self.memory = compile, denoiser.call_memory
-        self.memory.begin_for(self.network)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Tensor]:
         """Yield the prediction (n, C, h, w) of each job, in order; jobs are taken when needed."""

@@ -190,7 +190,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             return denoise_batch(self, image, passes=self.passes, seed=seed)
         if target is not None:
             return target_loss(self.predict(image), target, kind=loss)
-        kind = self.masked_loss(loss)
+        kind = self.masked_loss_kind(loss)
         key = Key(seed, purpose, step)
         stride = self.stride_of_step(key)
         masked = MaskedImage(image, self.scheme, key, stride, sample=sample)
@@ -207,8 +207,8 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             return losses[0]
         return total_loss(torch.stack(losses), masked.merge(outputs), smoothness=smoothness)
 
-    def masked_loss(self, loss: str) -> DistanceKind:
-        """Return the loss; SettingError where noisy images alone cannot teach by it."""
+    def masked_loss_kind(self, loss: str) -> DistanceKind:
+        """Return which loss is meant; SettingError where noisy images alone cannot teach by it."""
         if isinstance(self.scheme, NothingHidden) and not self.scheme.blind:
             raise SettingError(
                 "this is a student: it sees every pixel, and would learn from noisy images to copy "

@@ -133,6 +133,7 @@ def _pairs(
     return list(pairing.pairs)
 
 
+_NAMES = 24  # characters of a recipe's name that columns make way for
 _COLUMNS = (
     ("psnr", "PSNR dB", 2), ("ssim", "SSIM", 4), ("gain", "gain dB", 2), ("worse", "worse", 0),
     ("psnr_to_input", "to input dB", 1), ("masked", "masked dB", 2), ("parameters", "weights", 0),
@@ -140,15 +141,12 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-NAMES = 24  # characters of a recipe's name that columns make way for
-
-
 def _table(found: Comparison, width: int) -> Table:
     """Return the numbers of all recipes; where the terminal is narrow, those that matter most."""
     from rich.table import Table
 
     columns = [one for one in _COLUMNS if any(one[0] in row.numbers for row in found.outcomes)]
-    longest = min(max(len(row.recipe) for row in found.outcomes), NAMES)
+    longest = min(max(len(row.recipe) for row in found.outcomes), _NAMES)
     while columns and longest + 4 + sum(max(len(head), 7) + 3 for _, head, _ in columns) > width:
         columns.pop()
     table = Table()

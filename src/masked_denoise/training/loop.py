@@ -69,7 +69,7 @@ def fit(
         options: of the run.
     """
     settings = settings_of(denoiser, given)
-    denoiser.masked_loss(settings.loss)
+    denoiser.masked_loss_kind(settings.loss)
 
     def make_batches(process: tuple[int, int]) -> Batches:
         return as_batches(
@@ -145,14 +145,13 @@ def _prepared(
         settings = _decided(denoiser, given or {}, accelerator)
     if settings.optimizer == "auto":
         settings = replace(settings, optimizer=optimizer_for(denoiser, settings))
-    told = given is not None and given.get("learning_rate") is not None
-    trainer = kind(denoiser, batches, settings, options, accelerator, rate_is_given=told)
+    rate_is_given = given is not None and given.get("learning_rate") is not None
+    trainer = kind(denoiser, batches, settings, options, accelerator, rate_is_given=rate_is_given)
     if advice is not None:
         trainer.tell(advice)
     if state is not None:
         trainer.load(state)
         trainer.files.anew = False
-    denoiser.card = after_training(denoiser)
     return trainer
 
 
@@ -213,7 +212,10 @@ class Trainer:
         self.batches.device = accelerator.device
         self._find_range()
         self.schedule = Schedule(settings, self._steps_of_budget(), enough=self._enough())
-        self.scores = Scores(self._make_validation(), options.validate_every)
+        validation = None if options.validation is False else options.validation
+        if options.validation is None:
+            validation = self._make_validation()
+        self.scores = Scores(validation, options.validate_every)
         self.learner = self._make_learner()
         self.step = self.batch = 0  # steps of the optimizer; batches taken by each process
         self.seconds = 0.0  # of training, without validation and checkpoints
@@ -240,10 +242,8 @@ class Trainer:
     def _make_learner(self) -> Learner:
         return Learner(self.denoiser, self.settings, self.accelerator)
 
-    def _make_validation(self) -> Validation | None:
-        if self.options.validation is not None:
-            given: Validation | None = self.options.validation or None
-            return given
+    def _make_validation(self) -> Validation:
+        """Return what scores the weights where no clean pictures were given."""
         multiple = self.denoiser.traits.size_multiple
         crops = self.batches.held_out(math.lcm(*self.denoiser.train_strides) * multiple)
         return FixedMasks(crops, loss=self.settings.loss, seed=self.settings.seed)
@@ -276,6 +276,7 @@ class Trainer:
         from tqdm.auto import tqdm
 
         self.good = self._snapshot()
+        self.card, self.denoiser.card = self.denoiser.card, after_training(self.denoiser)
         quiet = not (self.options.progress and self.accelerator.is_main_process)
         self.bar = tqdm(
             total=self.schedule.expected_steps, initial=self.step, unit="step", desc="training",
@@ -552,9 +553,11 @@ class Trainer:
     def close(self) -> None:
         """Leave the denoiser as it is to be used, with the history of the run."""
         self.learner.release()
-        if self.step or self.stopped != "failed":  # else the denoiser is what it was before
+        if self.step or self.stopped != "failed":
             self.denoiser.history = self.history
             self.denoiser.fit_record = self._record()
+        else:  # the denoiser is what it was before
+            self.denoiser.card = self.card
         if self.options.log_with is not None:
             for tracker in self.accelerator.trackers:
                 tracker.finish()

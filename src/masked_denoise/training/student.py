@@ -167,10 +167,7 @@ class StudentTrainer(Trainer):
     def _make_learner(self) -> Learner:
         return StudentLearner(self.denoiser, self.settings, self.accelerator)
 
-    def _make_validation(self) -> Validation | None:
-        if self.options.validation is not None:
-            given: Validation | None = self.options.validation or None
-            return given
+    def _make_validation(self) -> Validation:
         return Targets(self.batches.held_out(self.denoiser.traits.size_multiple))
 
 
