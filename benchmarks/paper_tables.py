@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from timing import machine
 
-from masked_denoise.compare import Comparison, Outcome, compare_recipes, write_comparison
+from masked_denoise.compare import Comparison, compare_recipes, write_comparison
 from masked_denoise.evaluate import find_pairs
 from masked_denoise.images import find_images
 from masked_denoise.recipes import Recipe
@@ -170,7 +170,8 @@ def table3(base: Settings, arguments: Settings) -> dict[str, Settings]:
     }  # fmt: skip
 
 
-def tell(outcome: Outcome) -> None:
+def tell(so_far: Comparison) -> None:
+    outcome = so_far.outcomes[-1]
     print(f"{outcome.recipe}: {outcome.failed or outcome.numbers}", flush=True)
 
 

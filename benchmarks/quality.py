@@ -38,6 +38,7 @@ RECIPES = {
     "scratch-8": ["--learn-noise", "8", "--fit", '{"rounds": 2}'],
     "masked": ["--steps", "3000"],
     "masked-5": ["--minutes", "5"],
+    "distilled": ["--steps", "3000", "--distill", "3"],
 }
 HEADER = "| run | dB | SSIM (7x7) | worse | s a picture | date | commit |\n" + 7 * "| --- " + "|\n"
 
@@ -99,10 +100,11 @@ def arguments_of(line: list[str]) -> argparse.Namespace:
     ask.add_argument("--minutes", type=float)
     ask.add_argument("--adapt", type=float, help="minutes to adapt --model, a student")
     ask.add_argument("--learn-noise", type=float, help="minutes of learn_noise, a new student")
+    ask.add_argument("--distill", type=float, help="minutes to distill what was fitted, or --model")
     ask.add_argument("--also", nargs="*", default=[], help="more noisy folders to train on")
     ask.add_argument("--unseen", action="store_true", help="train on no picture that is scored")
     ask.add_argument("--steps", type=int)
-    ask.add_argument("--fit", default="{}", help='more arguments of fit, as JSON: {"crop": 96}')
+    ask.add_argument("--fit", default="{}", help='more arguments of the training: {"crop": 96}')
     ask.add_argument("--denoiser", default="{}", help="more arguments of the denoiser, as JSON")
     ask.add_argument("--precision", default="auto", help="of denoise")
     ask.add_argument("--scenes", choices=("all", "even", "odd"), default="all")
@@ -127,13 +129,18 @@ def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
         student.save_pretrained(folder / "model")
         return with_settings(student, args)
     if args.model:
-        return with_settings(AsymmetricMaskDenoiser.from_pretrained(args.model), args)
-    denoiser = AsymmetricMaskDenoiser(
-        args.backbone, preset=args.preset, **json.loads(args.denoiser)
-    )
-    budget = {"minutes": args.minutes, "steps": args.steps}
-    denoiser.fit(noisy, seed=args.seed, **budget, **json.loads(args.fit))
-    denoiser.save_pretrained(folder / "model")
+        denoiser = with_settings(AsymmetricMaskDenoiser.from_pretrained(args.model), args)
+    else:
+        denoiser = AsymmetricMaskDenoiser(
+            args.backbone, preset=args.preset, **json.loads(args.denoiser)
+        )
+        budget = {"minutes": args.minutes, "steps": args.steps}
+        denoiser.fit(noisy, seed=args.seed, **budget, **json.loads(args.fit))
+    if args.distill:
+        told = json.loads(args.fit) if args.model else {}
+        denoiser = denoiser.distill(noisy, minutes=args.distill, seed=args.seed, **told)
+    if args.distill or not args.model:
+        denoiser.save_pretrained(folder / "model")
     return denoiser
 
 

@@ -175,7 +175,7 @@ def test_a_recipe_that_fails_does_not_stop_the_others(
     seen: list[str] = []
     found = compare_recipes(
         recipes, files(folders[0]), steps=1, progress=False, device="cpu",
-        on_outcome=lambda outcome: seen.append(outcome.recipe),
+        on_outcome=lambda so_far: seen.append(so_far.outcomes[-1].recipe),
     )  # fmt: skip
     assert [one.failed for one in found.outcomes] == ["the loss is nan", None]
     assert seen == ["bad", "good"]
@@ -293,6 +293,29 @@ def test_command_writes_results_and_keeps_models(
     again = run(*command)
     assert again.exit_code == 2
     assert "not empty" in " ".join(again.output.split())
+
+
+def test_a_killed_command_leaves_what_was_found(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = AsymmetricMaskDenoiser.fit
+
+    def killed(self: AsymmetricMaskDenoiser, *arguments: Any, **named: Any) -> Any:
+        if self.train_strides == (3,):
+            raise KeyboardInterrupt  # as while scoring, or a kill that nothing catches
+        return fit(self, *arguments, **named)
+
+    monkeypatch.setattr(AsymmetricMaskDenoiser, "fit", killed)
+    recipes = tmp_path / "mine.json"
+    recipes.write_text(json.dumps({"first": TINY, "second": {**TINY, "train_stride": 3}}))
+    result = run(
+        folders[0], "-o", tmp_path / "out", "--recipes", recipes, "--steps", 1, "--clean",
+        folders[1], "--device", "cpu",
+    )  # fmt: skip
+    assert result.exit_code == 130
+    told = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [one["recipe"] for one in told["recipes"]] == ["first"]
+    assert (tmp_path / "out" / "crops.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,14 @@ def test_a_student_learns_from_its_teacher_and_the_teacher_stays() -> None:
     assert (told["teacher_passes"], told["rounds"], told["megapixels"]) == (2, 1, 0.004)
 
 
+def test_a_new_student_has_the_cosine_threshold_of_its_teacher() -> None:
+    teacher = AsymmetricMaskDenoiser(Halved(), channels=1, dct_threshold=0.04)
+    plan: dict[str, Any] = {"steps": 1, "crop": 16, **QUIET}
+    assert teacher.distill(noise(1, 32, 32), student_args=TINY, **plan).dct_threshold == 0.04
+    own = student()
+    assert teacher.distill(noise(1, 32, 32), student=own, **plan).dct_threshold == 0
+
+
 def test_rounds_move_the_targets_half_way() -> None:
     noisy = np.full((1, 8, 8), 40_000, np.uint16)
     pairs = [np.concatenate([noisy, noisy])]

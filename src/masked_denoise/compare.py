@@ -101,7 +101,7 @@ def compare_recipes(
     device: str | None = None,
     progress: bool = True,
     models: Path | None = None,
-    on_outcome: Callable[[Outcome], None] | None = None,
+    on_outcome: Callable[[Comparison], None] | None = None,
 ) -> Comparison:
     """Return the scores of recipes that were trained alike: pictures, budget and seed.
 
@@ -118,7 +118,7 @@ def compare_recipes(
         device: where to train and denoise, None for the best there is.
         progress: show a bar for each training.
         models: folder for the models, one folder a recipe; None keeps none.
-        on_outcome: called with each outcome.
+        on_outcome: called after each recipe with what was found so far, its outcome the last.
 
     Raises:
         SettingError: not exactly one budget; recipes of one name.
@@ -131,9 +131,12 @@ def compare_recipes(
         recipe.denoiser(channels=channels, seed=seed)
     shown = CropSheet([(one.image, one.clean) for one in pairs] or [(one, None) for one in noisy])
     trained: dict[str, tuple[str, AsymmetricMaskDenoiser]] = {}
-    outcomes: list[Outcome] = []
-    interrupted = False
     budget: dict[str, Any] = {"minutes": minutes, "steps": steps}
+    settings = {
+        **budget, "seed": seed, "trained_on": len(noisy), "scored": len(pairs) or len(noisy),
+        "recipes": {recipe.name: dict(recipe.settings) for recipe in recipes},
+    }  # fmt: skip
+    found = Comparison([], settings, CONVENTION if pairs else MASKED_CONVENTION)
     for recipe in recipes:
         outcome = Outcome(recipe.name)
         try:
@@ -148,7 +151,7 @@ def compare_recipes(
                     **budget, **recipe.fit_arguments,
                 )  # fmt: skip
                 if denoiser.fit_record["stopped"] == "interrupted":
-                    interrupted = True
+                    found.interrupted = True
                     break
                 trained[key] = recipe.name, denoiser
             if models is not None:
@@ -158,16 +161,12 @@ def compare_recipes(
         except (MaskedDenoiseError, RuntimeError, MemoryError) as error:
             # out of memory, say: what the other recipes have learnt must not be lost
             outcome.failed = str(error).strip() or type(error).__name__
-        _compare_to_first(outcome, outcomes)
-        outcomes.append(outcome)
+        _compare_to_first(outcome, found.outcomes)
+        found.outcomes.append(outcome)
+        found.crops = shown.picture()
         if on_outcome is not None:
-            on_outcome(outcome)
-    settings = {
-        **budget, "seed": seed, "trained_on": len(noisy), "scored": len(pairs) or len(noisy),
-        "recipes": {recipe.name: dict(recipe.settings) for recipe in recipes},
-    }  # fmt: skip
-    convention = CONVENTION if pairs else MASKED_CONVENTION
-    return Comparison(outcomes, settings, convention, shown.picture(), interrupted)
+            on_outcome(found)
+    return found
 
 
 def masked_score(

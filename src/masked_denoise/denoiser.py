@@ -382,7 +382,8 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         This denoiser, the teacher, denoises the noisy images once, with all it has: passes, turns,
         refinement, chroma, observation. The student then learns to make these results out of the
         noisy images, pixels and all. It is a denoiser like any other, with stride 1, nothing
-        hidden, one pass and nothing after it, and is saved, loaded, published and used as such.
+        hidden, one pass and its teacher's `dct_threshold`, and is saved, loaded, published and used
+        as such.
 
         Args:
             noisy: noisy images, in any of the forms that `fit` takes. Of a loader or an iterable

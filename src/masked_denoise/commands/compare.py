@@ -14,7 +14,7 @@ from .terminal import Terminal, number, plain
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..compare import Comparison, Outcome
+    from ..compare import Comparison
     from ..evaluate import Pair
     from ..recipes import Recipe
 
@@ -89,15 +89,17 @@ def compare(
     budget = f"{minutes:g} minutes" if steps is None else f"{steps} steps"
     terminal.note(f"{len(chosen)} recipes, {budget} each, {len(files)} pictures, {where}")
 
-    def told(outcome: Outcome) -> None:
-        if outcome.failed is not None:
-            terminal.failed([f"{outcome.recipe}: {outcome.failed}"])
+    def told(so_far: Comparison) -> None:
+        newest = so_far.outcomes[-1]
+        if newest.failed is not None:
+            terminal.failed([f"{newest.recipe}: {newest.failed}"])
+        write_comparison(so_far, output)  # a killed run loses nothing
 
     found = compare_recipes(
         chosen, files, pairs=pairs, minutes=minutes, steps=steps, seed=seed, device=where,
         progress=not quiet, models=output / "models" if save_models else None, on_outcome=told,
     )  # fmt: skip
-    write_comparison(found, output)
+    write_comparison(found, output)  # also where Ctrl-C came before the first was done
     terminal.show(_table(found, terminal.width))
     terminal.say(f"[dim]{budget} each; {found.convention}[/dim]")
     terminal.say(f"[green]Results:[/green] {plain(output)} (results.json, results.csv, crops.png)")

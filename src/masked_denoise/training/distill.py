@@ -116,7 +116,8 @@ def _make_student(
             torch.default_generator.manual_seed(seed)
             return AsymmetricMaskDenoiser(
                 student, preset="student", channels=teacher.channels,
-                value_range=teacher.value_range, backbone_args=arguments,
+                value_range=teacher.value_range, dct_threshold=teacher.dct_threshold,
+                backbone_args=arguments,
             )  # fmt: skip
     check_student(student)
     same = student.channels == teacher.channels and student.value_range == teacher.value_range
