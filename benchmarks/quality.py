@@ -38,7 +38,8 @@ RECIPES = {
     "scratch-8": ["--learn-noise", "8", "--fit", '{"rounds": 2}'],
     "masked": ["--steps", "3000"],
     "masked-5": ["--minutes", "5"],
-    "distilled": ["--steps", "3000", "--distill", "3"],
+    "distilled": ["--steps", "1500", "--distill", "2.45"],
+    "distilled-7": ["--steps", "3000", "--distill", "6", "--fit", '{"rounds": 2}'],
 }
 HEADER = "| run | dB | SSIM (7x7) | worse | s a picture | date | commit |\n" + 7 * "| --- " + "|\n"
 
@@ -104,7 +105,7 @@ def arguments_of(line: list[str]) -> argparse.Namespace:
     ask.add_argument("--also", nargs="*", default=[], help="more noisy folders to train on")
     ask.add_argument("--unseen", action="store_true", help="train on no picture that is scored")
     ask.add_argument("--steps", type=int)
-    ask.add_argument("--fit", default="{}", help='more arguments of the training: {"crop": 96}')
+    ask.add_argument("--fit", default="{}", help='more arguments of the last training: {"crop": 96}')
     ask.add_argument("--denoiser", default="{}", help="more arguments of the denoiser, as JSON")
     ask.add_argument("--precision", default="auto", help="of denoise")
     ask.add_argument("--scenes", choices=("all", "even", "odd"), default="all")
@@ -118,8 +119,8 @@ def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
     scored = {pair.image for pair in find_pairs(args.noisy, args.clean).pairs}
     noisy = [path for path, _ in find_images([args.noisy, *args.also])]
     noisy = [path for path in noisy if not (args.unseen and path in scored)]
+    told = {"seed": args.seed, **json.loads(args.fit)}
     if args.adapt or args.learn_noise:
-        told = {"seed": args.seed, **json.loads(args.fit)}
         if args.adapt:
             student = AsymmetricMaskDenoiser.from_pretrained(args.model)
             student.adapt(noisy, minutes=args.adapt, **told)
@@ -135,10 +136,9 @@ def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
             args.backbone, preset=args.preset, **json.loads(args.denoiser)
         )
         budget = {"minutes": args.minutes, "steps": args.steps}
-        denoiser.fit(noisy, seed=args.seed, **budget, **json.loads(args.fit))
+        denoiser.fit(noisy, **budget, **({"seed": args.seed} if args.distill else told))
     if args.distill:
-        told = json.loads(args.fit) if args.model else {}
-        denoiser = denoiser.distill(noisy, minutes=args.distill, seed=args.seed, **told)
+        denoiser = denoiser.distill(noisy, minutes=args.distill, **told)
     if args.distill or not args.model:
         denoiser.save_pretrained(folder / "model")
     return denoiser
