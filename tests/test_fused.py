@@ -533,30 +533,43 @@ def test_empty_batches() -> None:
 @kernels
 @pytest.mark.skipif(DEVICE == "cuda", reason="the offsets are those of the interpreter")
 def test_offsets_over_two_to_the_31(tmp_path: Path) -> None:
-    """Images that lie more than 2**31 elements apart, in a file that is a hole but for them."""
-    apart = 2**31 + 64
+    """Images that reach over more than 2**31 elements, in a file that is a hole but for them.
+
+    Their strides fit into 32 bits, and so do places; the products do not.
+    """
+    apart = 2**30 + 64
     memory = torch.from_file(
-        str(tmp_path / "hole"), shared=True, size=apart + 256, dtype=torch.float16
+        str(tmp_path / "hole"), shared=True, size=3 * apart + 256, dtype=torch.float16
     )
-    image = memory.as_strided((2, 1, 4, 6), (apart, 24, 6, 1))
-    image.copy_(rand(2, 1, 4, 6, dtype=torch.float16))
-    far_rows = memory.as_strided((1, 1, 2, 4), (4, 4, apart, 1))
-    near, plan = image.contiguous(), planned(RandomPartition(2))
-    assert same(launch_hide(image, plan, Place(2)), launch_hide(near, plan, Place(2)))
-    for other in (far_rows, far_rows.mT):
+    image = memory.as_strided((4, 1, 4, 6), (apart, 24, 6, 1))
+    image.copy_(rand(4, 1, 4, 6, dtype=torch.float16))
+    rows = memory.as_strided((1, 1, 4, 4), (4, 4, apart, 1))
+    plan, one = planned(RandomPartition(2)), torch.ones(())
+    for far in (image, rows, rows.mT):
+        near = far.contiguous()
         for fill in ("zero", "mean"):
-            ours = launch_hide(other, plan, Place(), fill=fill)
-            assert same(ours, launch_hide(other.contiguous(), plan, Place(), fill=fill))
-        assert same(launch.smoothness(other, 1e-6), launch.smoothness(other.contiguous(), 1e-6))
-    output = memory.as_strided((2, 1, 2, 3), (apart, 6, 3, 1))
-    whole = rand(2, 1, 2, 3, dtype=torch.float16, seed=1)
-    for form in (output, output.contiguous()):
-        assert same(
-            launch_distance(form, whole, plan, Place())[0],
-            launch_distance(output.clone(), whole, plan, Place())[0],
-        )
-    stacked = memory.as_strided((2, 1, 1, 2, 3), (apart, 6, 6, 3, 1))
-    args = (None, None, None, plan, Place(), 2, 3)
+            ours = launch_hide(far, plan, Place(2), fill=fill)
+            assert same(ours, launch_hide(near, plan, Place(2), fill=fill))
+        assert same(launch.smoothness(far, 1e-6), launch.smoothness(near, 1e-6))
+        slopes = (launch.smoothness_backward(one, x, 1e-6) for x in (far, near))
+        assert same(*slopes)
+        other = rand(*far.shape, dtype=torch.float16, seed=1)
+        put_back = (None, None, [5], [0], 2**31, Place())
+        wanted = launch.replace(near, other, *put_back), launch.replace(other, near, *put_back)
+        assert same(launch.replace(far, other, *put_back), wanted[0])
+        assert same(launch.replace(other, far, *put_back), wanted[1])
+        for squared in (False, True):
+            of_output = launch_distance(far, other, plan, Place(), squared=squared)
+            of_image = launch_distance(other, far, plan, Place(), squared=squared)
+            wanted = launch_distance(near, other, plan, Place(), squared=squared)
+            assert all(map(same, of_output, wanted))
+            wanted = launch_distance(other, near, plan, Place(), squared=squared)
+            assert all(map(same, of_image, wanted))
+    args = (None, None, None, plan, Place(), 4, 6)
+    stacked = image.expand(2, 4, 1, 4, 6)
+    assert same(launch.merge_up(stacked, *args), launch.merge_up(stacked.contiguous(), *args))
+    stacked = rows[None].expand(2, 1, 1, 4, 4)
+    args = (None, None, None, plan, Place(), 4, 4)
     assert same(launch.merge_up(stacked, *args), launch.merge_up(stacked.contiguous(), *args))
 
 
