@@ -25,6 +25,7 @@ from timing import machine
 from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.evaluate import Pair, find_pairs, pair_name
 from masked_denoise.images import read_image
+from masked_denoise.values import middle
 
 BINS = 20
 Array = NDArray[Any]
@@ -78,11 +79,6 @@ def errors(
     made, std = denoiser.denoise(noisy / np.float32(top), passes=passes, return_std=True)
     wanted = clean / (np.iinfo(clean.dtype).max if clean.dtype.kind in "iu" else 1.0)
     return std.ravel(), (made - wanted).ravel().astype(np.float32)
-
-
-def middle(picture: Array, side: int) -> Array:
-    top, left = (max(0, (size - side) // 2) for size in picture.shape[:2])
-    return np.ascontiguousarray(picture[top : top + side, left : left + side])
 
 
 def joined(pictures: list[tuple[Array, Array]]) -> tuple[Array, Array]:

@@ -26,6 +26,7 @@ from masked_denoise.images import read_image
 from masked_denoise.metrics import psnr
 from masked_denoise.pixels import Grid
 from masked_denoise.scheme import Key
+from masked_denoise.values import middle
 
 PASSES = (1, 2, 4, 8)
 R3 = ((4, 0.16), (8, 0.16), (2, 0.5), (4, 0.25), (4, 0.5))
@@ -87,15 +88,10 @@ def middle_of(noisy: str, clean: str) -> list[tuple[Any, Any]]:
     scene = {pair: re.sub(r"_+\d+$", "", pair_name(pair.image)) for pair in pairs}
     kept = set(sorted(set(scene.values()))[::2])
     return [
-        (cut(read_image(pair.image).pixels), cut(read_image(pair.clean).pixels))
+        (middle(read_image(pair.image).pixels, 256), middle(read_image(pair.clean).pixels, 256))
         for pair in pairs
         if scene[pair] in kept
     ]
-
-
-def cut(picture: Any) -> Any:
-    top, left = (picture.shape[0] - 256) // 2, (picture.shape[1] - 256) // 2
-    return np.ascontiguousarray(picture[top : top + 256, left : left + 256])
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:

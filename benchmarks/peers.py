@@ -32,6 +32,7 @@ from timing import machine
 from masked_denoise.evaluate import CONVENTION, Pair, find_pairs, pair_name
 from masked_denoise.images import read_image
 from masked_denoise.metrics import score
+from masked_denoise.values import middle
 
 HERE = Path(__file__).parent
 Pictures = dict[str, np.ndarray]
@@ -157,20 +158,16 @@ def choose(
 ) -> dict[str, Any]:
     """Return the setting of the best mean PSNR on the squares, and what all of them gave."""
     names = sorted(even)[:: SKIP.get(method, 1)]
-    squares = {name: middle(noisy[name]) for name in names}
+    squares = {name: middle(noisy[name], SIDE) for name in names}
+    clean = {name: middle(measure.clean[name], SIDE) for name in names}
     tried = []
     found = call(python, method, GRIDS[method], squares)
     for settings, (results, _) in zip(GRIDS[method], found, strict=True):
-        scores = [score(results[name][0], middle(measure.clean[name]))["psnr"] for name in names]
+        scores = [score(results[name][0], clean[name])["psnr"] for name in names]
         tried.append({"settings": settings, "psnr": float(np.mean(scores))})
         print(f"{method:18}{tried[-1]['psnr']:8.3f} dB  {json.dumps(settings)}", flush=True)
     best = max(tried, key=lambda one: one["psnr"])
     return {"settings": best["settings"], "tried": tried}
-
-
-def middle(picture: np.ndarray) -> np.ndarray:
-    top, left = (max(0, (side - SIDE) // 2) for side in picture.shape[:2])
-    return np.ascontiguousarray(picture[top : top + SIDE, left : left + SIDE])
 
 
 def environment(name: str, packages: str, folder: Path) -> Path:

@@ -105,7 +105,9 @@ def arguments_of(line: list[str]) -> argparse.Namespace:
     ask.add_argument("--also", nargs="*", default=[], help="more noisy folders to train on")
     ask.add_argument("--unseen", action="store_true", help="train on no picture that is scored")
     ask.add_argument("--steps", type=int)
-    ask.add_argument("--fit", default="{}", help='more arguments of the last training: {"crop": 96}')
+    ask.add_argument(
+        "--fit", default="{}", help='more arguments of the last training: {"crop": 96}'
+    )
     ask.add_argument("--denoiser", default="{}", help="more arguments of the denoiser, as JSON")
     ask.add_argument("--precision", default="auto", help="of denoise")
     ask.add_argument("--scenes", choices=("all", "even", "odd"), default="all")

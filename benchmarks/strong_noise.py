@@ -24,6 +24,7 @@ from masked_denoise.evaluate import Pair
 from masked_denoise.images import find_images, read_image
 from masked_denoise.metrics import score
 from masked_denoise.pretrained.shipped import DEFAULT_MODEL
+from masked_denoise.values import middle
 
 RESULTS = Path(__file__).parent / "results" / "strong_noise.json"
 LEVELS = (2, 5, 9, 12, 16, 22, 30)
@@ -58,12 +59,6 @@ def main() -> None:
         print(rows[-1], flush=True)
     about = {"scenes": args.scenes, "side": args.side, "machine": machine("cpu")}
     args.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
-
-
-def middle(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Return the middle of a picture, at most `side` pixels wide and high."""
-    top, left = (max(length - side, 0) // 2 for length in pixels.shape[:2])
-    return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
 def with_noise(clean: np.ndarray, kind: str, level: float, seed: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from .jobs.plan import write_text
 from .metrics import psnr
 from .recipes import Recipe
 from .report.crops import CropSheet, spread
+from .values import middle
 
 if TYPE_CHECKING:
     from .denoiser import AsymmetricMaskDenoiser
@@ -185,7 +186,7 @@ def masked_score(
         seed: of the pixels and of the masks.
         passes: of `denoise`.
     """
-    unit = _middle(image)
+    unit = middle(image, _SIDE)
     low, high = denoiser.value_range or (0.0, 1.0)
     if unit.dtype.kind != "f":
         unit = low + (high - low) * (unit.astype(np.float32) / np.float32(np.iinfo(unit.dtype).max))
@@ -290,11 +291,6 @@ def interval_over_scenes(
     picked = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))
     means = sums[picked].sum(1) / counts[picked].sum(1)
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
-
-
-def _middle(image: Array) -> Array:
-    top, left = (max(0, (side - _SIDE) // 2) for side in image.shape[:2])
-    return image[top : top + _SIDE, left : left + _SIDE]
 
 
 def _channels(pixels: Array) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -133,6 +133,24 @@ def _other_dtype(came: str, way: str) -> str:
         f"{came}; floats or {accepted} are needed. The scale of integers is that of their dtype: "
         f"values up to 255 go into 8 bits with {way}, larger ones into 16"
     )
+
+
+def middle(image: Any, side: int) -> Any:
+    """Return a copy of the middle of an image, at most `side` pixels wide and high.
+
+    Args:
+        image: array (H, W) or (H, W, C), or tensor (..., H, W).
+        side: in pixels.
+
+    >>> middle(np.arange(25).reshape(5, 5), 1)
+    array([[12]])
+    """
+    height, width = image.shape[-2:] if isinstance(image, Tensor) else image.shape[:2]
+    top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
+    rows, columns = slice(top, top + side), slice(left, left + side)
+    if isinstance(image, Tensor):
+        return image[..., rows, columns].clone()
+    return image[rows, columns].copy()
 
 
 def check_finite(batch: Tensor, what: str = "image") -> None:

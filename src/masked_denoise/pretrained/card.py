@@ -13,6 +13,7 @@ from ..atomic import write_whole
 from ..config import plain
 from ..errors import CheckpointError, WeightsError
 from ..scheme import NothingHidden
+from ..values import middle
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
@@ -174,18 +175,13 @@ def before_after_png(denoiser: AsymmetricMaskDenoiser, picture: Any) -> bytes:
     for pixels in (picture, denoiser.denoise(picture)):
         if isinstance(pixels, Tensor):
             pixels = pixels.detach().cpu().movedim(-3, -1).numpy()
-        pair.append(_middle(np.asarray(pixels)))
+        pair.append(middle(np.asarray(pixels), _LARGEST_SIDE))
     shown = side_by_side(
         [list(zip(("noisy", "denoised"), pair, strict=True))], value_range=denoiser.value_range
     )
     buffer = io.BytesIO()
     Image.fromarray(shown).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _middle(pixels: Any) -> Any:
-    top, left = (max(side - _LARGEST_SIDE, 0) // 2 for side in pixels.shape[:2])
-    return pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE]
 
 
 def _front_matter(config: dict[str, Any], repository: str | None) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError, PixelError, SizeError
 from ..scheme import Purpose
+from ..values import middle
 from .pictures import Array
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class CleanPairs:
                     f"validation pair {number}: noisy {tuple(noisy.shape)} and clean "
                     f"{tuple(clean.shape)} must have the same shape"
                 )
-            self.pairs.append((_middle(noisy), _middle(clean)))
+            self.pairs.append((middle(noisy, SIDE), middle(clean, SIDE)))
         if not self.pairs:
             raise DataError("validation holds no pair; one (noisy, clean) or more is needed")
 
@@ -192,13 +193,3 @@ def _read_pairs(noisy: Path, clean: Path) -> Iterator[tuple[Array, Array]]:
     found = find_pairs(noisy, clean).pairs
     for pair in found:
         yield read_image(pair.image).pixels, read_image(pair.clean).pixels
-
-
-def _middle(image: Image) -> Any:
-    """Return a copy of the square of at most SIDE pixels from the middle of a picture."""
-    height, width = image.shape[-2:] if isinstance(image, Tensor) else image.shape[:2]
-    top, left = max(0, (height - SIDE) // 2), max(0, (width - SIDE) // 2)
-    rows, columns = slice(top, top + SIDE), slice(left, left + SIDE)
-    if isinstance(image, Tensor):
-        return image[..., rows, columns].clone()
-    return image[rows, columns].copy()
