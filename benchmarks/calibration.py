@@ -4,10 +4,10 @@
 
 Every picture is denoised with `return_std=True`. Its pixels (all channels) are sorted by std into
 bins of equal number, over all pictures; in each bin stand the root mean square of std, and that of
-the actual error against the clean picture. `scale` is the factor on std that fits the error best
-over all pixels; it is found on every other scene and reported on the rest, with the mean distance
-of the curve from the diagonal before and after (ENCE, Levi et al. 2022) and the rank correlation of
-std and error over the bins.
+the actual error against the clean picture. Two corrections are found on every other scene: one
+factor on std, and a factor with a floor, error² = floor² + (factor · std)², for what all passes get
+wrong alike. Reported of the other scenes: the mean distance of the curves from the diagonal (ENCE,
+Levi et al. 2022), and the rank correlation of std and error over the bins.
 """
 
 from __future__ import annotations
@@ -54,9 +54,15 @@ def main() -> None:
         "passes": args.passes, "side": args.side, "machine": machine("cpu"),
         "pictures": [len(half) for half in halves],
     }  # fmt: skip
-    print(f"error = {made['scale']:.2f} x std, found on {made['pictures'][0]} pictures")
-    print(f"on the other {made['pictures'][1]}: rank correlation {made['rank_correlation']:.3f}, ")
-    print(f"ENCE {made['ence']:.3f} as it is, {made['ence_scaled']:.3f} scaled")
+    print(
+        f"found on {made['pictures'][0]} pictures: error = {made['scale']:.2f} x std, or "
+        f"the root of ({255 * made['floor']:.2f} / 255)² + ({made['factor']:.2f} x std)²"
+    )
+    ence = [round(made[name], 3) for name in ("ence", "ence_scaled", "ence_floor")]
+    print(
+        f"on the other {made['pictures'][1]}: rank correlation {made['rank_correlation']:.3f}; "
+        f"ENCE as it is, scaled, with a floor: {', '.join(map(str, ence))}"
+    )
     if args.json:
         args.json.write_text(json.dumps(made, indent=1))
     if args.plot:
@@ -86,18 +92,31 @@ def joined(pictures: list[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 
 def report(first: tuple[Array, Array], second: tuple[Array, Array]) -> dict[str, Any]:
-    """Return the numbers: the scale from the first half, the curve of the second."""
+    """Return the numbers: the corrections from the first half, the curve of the second."""
     scale = float(np.sqrt(np.square(first[1]).mean() / np.square(first[0]).mean()))
+    floor, factor = with_floor(*curve(*first))
     predicted, actual = curve(*second)
+    corrected = np.hypot(floor, factor * predicted)
     ranks = [np.argsort(np.argsort(values)) for values in (predicted, actual)]
     return {
         "scale": scale,
+        "floor": floor,
+        "factor": factor,
         "predicted": predicted.tolist(),
         "actual": actual.tolist(),
         "ence": float(np.mean(np.abs(predicted - actual) / predicted)),
         "ence_scaled": float(np.mean(np.abs(scale * predicted - actual) / (scale * predicted))),
+        "ence_floor": float(np.mean(np.abs(corrected - actual) / corrected)),
         "rank_correlation": float(np.corrcoef(*ranks)[0, 1]),
     }
+
+
+def with_floor(predicted: Array, actual: Array) -> tuple[float, float]:
+    """Return (floor, factor) of actual² = floor² + (factor · predicted)², by relative errors."""
+    terms = np.stack([np.ones_like(predicted), predicted**2], axis=1) / actual[:, None] ** 2
+    squares, *_ = np.linalg.lstsq(terms, np.ones_like(actual), rcond=None)
+    floor, factor = np.sqrt(np.maximum(squares, 0))
+    return float(floor), float(factor)
 
 
 def curve(std: Array, error: Array) -> tuple[Array, Array]:
@@ -121,6 +140,9 @@ def plot(made: dict[str, Any], path: Path) -> None:
     axes.plot(predicted, actual, marker="o", label="std as returned")
     label = f"std x {made['scale']:.2f}, found on other scenes"
     axes.plot(made["scale"] * predicted, actual, marker="s", label=label)
+    label = f"std x {made['factor']:.2f}, and {255 * made['floor']:.1f} that all passes share"
+    corrected = np.hypot(255 * made["floor"], made["factor"] * predicted)
+    axes.plot(corrected, actual, marker="^", label=label)
     axes.set(xlabel="predicted (of 255)", ylabel="actual error, root mean square (of 255)")
     axes.grid(alpha=0.25)
     axes.legend()

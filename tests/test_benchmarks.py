@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 def load(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that imports a file of benchmarks/."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("run", "ops", "gpu", "scaling", "stages", "timing", "quality")
+    names = ("run", "ops", "gpu", "scaling", "stages", "timing", "quality", "calibration")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -49,6 +50,13 @@ def test_pixels_without_a_neighbour_are_filled_by_indexing_as_defined(load: Any)
     hidden[0, 0, 5, 5] = False
     expected = ops.reference.fill_hidden(image, hidden, "mean")
     torch.testing.assert_close(ops.indexed_mean(image, hidden), expected)
+
+
+def test_the_floor_of_the_error_is_found(load: Any) -> None:
+    predicted = np.array([0.1, 1, 2, 5])
+    found = load("calibration").with_floor(predicted, np.sqrt(1.5**2 + (0.8 * predicted) ** 2))
+    assert found == pytest.approx((1.5, 0.8))
+    assert load("calibration").with_floor(predicted, 3 * predicted) == pytest.approx((0, 3))
 
 
 def test_exponents(load: Any) -> None:
