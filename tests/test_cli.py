@@ -366,6 +366,7 @@ def test_wrong_requests_are_refused_at_once(tmp_path: Path, model: Path) -> None
         ([source, "-o", out, "--report", tmp_path / "file" / "r.html"], "is not a folder"),
         ([source, "-o", out, "--report", tmp_path / "file"], "exists already"),
         ([source, "-o", out, "--report", tmp_path / "empty"], "is a folder"),
+        ([source, "-o", out, "--report", tmp_path / "r.html", "--preview"], "give one of them"),
         ([source, "-o", out, "--save-model", tmp_path / "in"], "is not empty"),
         ([source, "-o", out, "--save-model", tmp_path / "file"], "is not a folder"),
         ([source, "-o", out, "--clean", tmp_path / "clean"], "must be alike"),

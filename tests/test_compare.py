@@ -295,6 +295,19 @@ def test_command_writes_results_and_keeps_models(
     assert "not empty" in " ".join(again.output.split())
 
 
+def test_ctrl_c_before_the_first_is_done_leaves_nothing(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: AsymmetricMaskDenoiser, *arguments: Any, **named: Any) -> Any:
+        self.fit_record["stopped"] = "interrupted"
+        return self
+
+    monkeypatch.setattr(AsymmetricMaskDenoiser, "fit", stopped)
+    result = run(folders[0], "-o", tmp_path / "out", "--recipe", "default", "--device", "cpu")
+    assert result.exit_code == 130
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_killed_command_leaves_what_was_found(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

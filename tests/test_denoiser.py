@@ -687,6 +687,17 @@ def test_networks_that_do_not_fit_are_refused() -> None:
         make("unett")
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 4), (3, 2)])
+@pytest.mark.parametrize("value", [0.1, 0.5, 0.95])
+def test_the_smallest_pictures_keep_their_brightness(size: tuple[int, int], value: float) -> None:
+    """A branch of theirs may see no pixel at all."""
+    denoiser = AsymmetricMaskDenoiser()
+    flat = torch.full((3, *size), value)
+    made = denoiser.denoise(flat, passes=8)
+    assert made.shape == flat.shape
+    torch.testing.assert_close(made, flat, atol=0.01, rtol=0)
+
+
 def test_pictures_that_do_not_fit_are_refused() -> None:
     with pytest.raises(SizeError, match=r"2 x 9.*stride, 3"):
         make(stride=3).denoise(picture(3, 2, 9))

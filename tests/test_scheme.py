@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from masked_denoise import (
+    AsymmetricMaskDenoiser,
     Checkerboard,
     Lattice,
     MaskScheme,
@@ -402,6 +404,33 @@ def test_every_built_in_scheme_has_a_name() -> None:
 def test_unusable_settings_are_refused(name: str, settings: dict[str, object]) -> None:
     with pytest.raises(SettingError):
         create_scheme(name, **settings)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (lambda grid: torch.full(grid.shape, 7, dtype=torch.uint8), "returned branch 7; uint8"),
+        (lambda grid: torch.zeros(grid.shape, dtype=torch.int64), "returned int64 "),
+        (lambda grid: torch.zeros(2, 3, dtype=torch.uint8), r"returned uint8 \(2, 3\)"),
+        (lambda grid: torch.full(grid.shape, NOBODY, dtype=torch.uint8), None),
+        (lambda grid: (grid.sub_row + grid.sub_col).remainder(3).to(torch.uint8), None),
+    ],
+)
+def test_labels_that_mean_no_branch_are_refused(
+    label: Callable[[Grid], Tensor], message: str | None
+) -> None:
+    class Own(MaskScheme):
+        branches = 3
+
+        def label(self, grid: Grid, key: Key) -> Tensor:
+            return label(grid)
+
+    made = partial(AsymmetricMaskDenoiser, torch.nn.Conv2d(1, 1, 3, padding=1), channels=1)
+    if message is None:
+        made(scheme=Own())
+        return
+    with pytest.raises(SettingError, match=f"of Own {message}.* 0 to 2"):
+        made(scheme=Own())
 
 
 def test_a_scheme_without_label_says_what_is_missing() -> None:

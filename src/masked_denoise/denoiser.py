@@ -22,7 +22,7 @@ from .losses import LossKind, target_loss, total_loss
 from .memory import held_memory
 from .ops import MaskedImage
 from .ops.masked import DistanceKind
-from .probe import Traits, probe, warn_unless_blind
+from .probe import Traits, check_labels, probe, warn_unless_blind
 from .refine import Refinement
 from .scheme import Key, MaskScheme, NothingHidden, Purpose, hash_key
 from .transfer import to_device
@@ -144,6 +144,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         self.call_memory = CallMemory()  # about calls of the network
         residual = self._take(preset or "default", {})
         self.traits = self._find_traits(channels_last)
+        check_labels(self.scheme)
         warn_unless_blind(self.scheme, self.backbone, channels, self.traits)
         self.residual = self._choose_residual(residual)
         self._remember()

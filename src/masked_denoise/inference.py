@@ -15,6 +15,7 @@ from .chroma import smooth_chroma
 from .cosine import threshold_cosines
 from .observation import weighed
 from .ops import MaskedImage, replace
+from .pixels import reflect_pad
 from .refine import Refinement
 from .scheme import Key, NothingHidden, Purpose
 from .tiling import tiled
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 HALO = 64  # pixels of a sub-image around each tile: the reach of most built-in U-Nets
 TILE = 1024  # side of a tile in pixels of the image
+FEW, ENOUGH = 9, 4  # pixels that are too few, and a side (over the stride) that is enough
 TURNS = (0, 2, 5, 7, 1, 3, 4, 6)  # quarter turns, + 4 for mirrored: in this order over the passes
 
 
@@ -66,6 +68,12 @@ def denoise_batch(
 
     if not len(image):
         return image.repeat(1, 1 + spread, 1, 1)
+    height, width = image.shape[2:]
+    if height * width < FEW and min(height, width) >= denoiser.stride:
+        return _denoise_few(
+            denoiser, image, passes=passes, seed=seed, bad=bad, strength=strength,
+            precision=precision, spread=spread,
+        )  # fmt: skip
     step = denoiser.stride * denoiser.traits.size_multiple
     reach = int(getattr(denoiser.backbone, "reach", HALO))  # a network may say how far it sees
     halo = reach * (denoiser.stride + (denoiser.refinement is not None))
@@ -77,6 +85,21 @@ def denoise_batch(
         return result
     part = strength * std if bad is None else torch.where(bad, std, strength * std)
     return torch.cat([result, part], dim=1)
+
+
+def _denoise_few(
+    denoiser: AsymmetricMaskDenoiser, image: Tensor, *, bad: Tensor | None, **settings: Any
+) -> Tensor:
+    """Return the denoised batch of images so small that a branch might see no pixel of them.
+
+    They are continued by reflection first.
+    """
+    height, width = image.shape[2:]
+    room = ENOUGH * denoiser.stride
+    more = max(room - height, 0), max(room - width, 0)
+    bad = None if bad is None else reflect_pad(bad, *more)
+    made = denoise_batch(denoiser, reflect_pad(image, *more), bad=bad, **settings)
+    return made[..., :height, :width]
 
 
 def _finished(

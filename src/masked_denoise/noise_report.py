@@ -140,9 +140,7 @@ def plot_noise(report: NoiseReport, path: str | os.PathLike[str]) -> Path:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError(
-            'plots need matplotlib: pip install "masked-denoise[plot]"'
-        ) from error
+        raise MissingExtraError("plots need matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     level, correlation = figure.subplots(1, 2)
     _draw_level(level, report)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .errors import BackboneError
-from .scheme import MaskScheme
+from .errors import BackboneError, SettingError
+from .pixels import PixelDownsample
+from .scheme import NOBODY, Key, MaskScheme
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -96,6 +97,25 @@ def warn_unless_blind(
             "pixels, such as RandomPartition(2)",
             stacklevel=3,
         )
+
+
+def check_labels(scheme: MaskScheme) -> None:
+    """Raise SettingError where a scheme does not label a small grid as `MaskScheme.label` says."""
+    grid = PixelDownsample(2).grid(1, (16, 24))
+    label = scheme.label(grid, Key())
+    came = f"{label.dtype} {tuple(label.shape)}".removeprefix("torch.")
+    fits = label.ndim == 4 and all(
+        side in (1, whole) for side, whole in zip(label.shape, grid.shape, strict=True)
+    )
+    if label.dtype == torch.uint8 and fits:
+        wrong = label[(label >= scheme.branches) & (label != NOBODY)]
+        if not len(wrong):
+            return
+        came = f"branch {int(wrong[0])}"
+    raise SettingError(
+        f"label() of {type(scheme).__name__} returned {came}; uint8 {grid.shape} is needed, of "
+        f"branches from 0 to {scheme.branches - 1}, or {NOBODY} where no branch scores a pixel"
+    )
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import typer
 
 from . import options
 from .options import FITTING
-from .terminal import Terminal, number, plain
+from .terminal import Terminal, counted, number, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,7 +87,8 @@ def compare(
     files = [file for file, _ in find_images(noisy)]
     pairs = _pairs(terminal, noisy, score, clean)
     budget = f"{minutes:g} minutes" if steps is None else f"{steps} steps"
-    terminal.note(f"{len(chosen)} recipes, {budget} each, {len(files)} pictures, {where}")
+    what = f"{counted(chosen, 'recipe')}, {budget} each, {counted(files, 'picture')}"
+    terminal.note(f"{what}, {where}")
 
     def told(so_far: Comparison) -> None:
         newest = so_far.outcomes[-1]
@@ -99,7 +100,8 @@ def compare(
         chosen, files, pairs=pairs, minutes=minutes, steps=steps, seed=seed, device=where,
         progress=not quiet, models=output / "models" if save_models else None, on_outcome=told,
     )  # fmt: skip
-    write_comparison(found, output)  # also where Ctrl-C came before the first was done
+    if not found.outcomes:  # Ctrl-C came before the first was done
+        raise KeyboardInterrupt
     terminal.show(_table(found, terminal.width))
     terminal.say(f"[dim]{budget} each; {found.convention}[/dim]")
     terminal.say(f"[green]Results:[/green] {plain(output)} (results.json, results.csv, crops.png)")

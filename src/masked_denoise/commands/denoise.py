@@ -135,6 +135,8 @@ def denoise(
     told = {"--fit": minutes, "--backbone": backbone, "--preset": preset}
     fitting = {name: value for name, value in told.items() if value is not None}
     _check_clash(model, adapt, fitting, save_model)
+    if preview and report is not None:
+        raise typer.BadParameter("--preview writes no --report; give one of them")
     if minutes is None and (backbone or preset):
         minutes = FIT_MINUTES
     existing = "overwrite" if preview else options.existing(overwrite, skip_existing)

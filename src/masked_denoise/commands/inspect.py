@@ -110,5 +110,5 @@ def _check_plot(plot: Path | None, overwrite: bool) -> None:
     if plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise typer.BadParameter(f"--plot {plot}: the name must end in .png, .svg or .pdf")
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtraError('plots need matplotlib: pip install "masked-denoise[plot]"')
+        raise MissingExtraError("plots need matplotlib: pip install matplotlib")
     options.check_new_file(plot, "--plot", overwrite)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SettingError
 from ..pretrained.shipped import DEFAULT_MODEL, SHIPPED, as_grey
-from .terminal import Terminal, duration, plain
+from .terminal import Terminal, counted, duration, plain
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
@@ -145,15 +145,7 @@ def ready_models(
         )
     if rest:
         if request.wants_shipped:
-            known = all(map(is_for_shipped, by_channels(rest).values()))
-            request.terminal.note(
-                "The noise is independent from pixel to pixel, as finished photographs seldom have "
-                f"it, for which {DEFAULT_MODEL} is made: the pictures get a model of their own. "
-                f"(--adapt 2 takes {DEFAULT_MODEL} all the same.)"
-                if known
-                else f"{DEFAULT_MODEL} is for grey and colour pictures of integers that use their "
-                "scale; there are others, which get a model of their own."
-            )
+            request.terminal.note(_why_own(rest))
         models.update(fit(request, rest, minutes or request.minutes or FIT_MINUTES))
     if request.adapt is not None:
         budget = minutes or request.adapt
@@ -167,6 +159,26 @@ def ready_models(
         if any(model.fit_record.get("stopped") == "interrupted" for model in models.values()):
             raise KeyboardInterrupt
     return models
+
+
+def _why_own(pictures: Sequence[Picture]) -> str:
+    """Return why pictures get a model of their own, though none was asked for; markup counts."""
+    from ..jobs.batch import is_for_shipped
+
+    odd = next((one for one in pictures if not is_for_shipped([one])), None)
+    if odd is None:
+        return (
+            "The noise is independent from pixel to pixel, as finished photographs seldom have it, "
+            f"for which {DEFAULT_MODEL} is made: the pictures get a model of their own. "
+            f"(--model {DEFAULT_MODEL} takes it all the same.)"
+        )
+    others = [one for one in pictures if one.channels == odd.channels and is_for_shipped([one])]
+    alike = f", and with it {counted(others, 'picture')} of as many channels" if others else ""
+    apart = "; a call without such pictures would spare them this" if others else ""
+    return (
+        f"{DEFAULT_MODEL} is for grey and colour pictures of integers that use their scale; "
+        f"{plain(odd.path)} is none of these and gets a model of its own{alike}{apart}."
+    )
 
 
 def leaves_clean(request: Request, models: Models) -> list[int]:

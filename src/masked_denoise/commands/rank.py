@@ -90,4 +90,7 @@ def _tell(terminal: Terminal, ranks: list[Rank]) -> None:
     terminal.show(table)
     for one in ranks:
         if not one.helps:
-            terminal.warn(f"{one.name} does not improve such pictures; do not use it for them")
+            terminal.warn(
+                f"{one.name} does not improve such pictures with simulated noise; look at what it "
+                "makes of some before you use it for them"
+            )

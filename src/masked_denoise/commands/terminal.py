@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,15 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(items: Sized, what: str) -> str:
+    """Return how many there are, in words.
+
+    >>> counted([1], "picture"), counted([], "picture")
+    ('1 picture', '0 pictures')
+    """
+    return f"{len(items)} {what}{'' if len(items) == 1 else 's'}"
 
 
 def number(value: float | None, digits: int) -> str:

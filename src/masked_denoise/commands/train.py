@@ -10,7 +10,7 @@ import typer
 
 from . import options
 from .options import FITTING, setting
-from .terminal import Terminal, duration, number, plain
+from .terminal import Terminal, counted, duration, number, plain
 
 if TYPE_CHECKING:
     from ..evaluate import Pair
@@ -99,7 +99,7 @@ def train(
     bad = {failure.path for failure in failures}
     used = [picture.path for picture in pictures if picture.path not in bad]
     validation = validation_pairs(terminal, validation_noisy, validation_clean, channels)
-    terminal.note(f"training {backbone or 'fast-unet'} on {len(used)} pictures, {where}")
+    terminal.note(f"training {backbone or 'fast-unet'} on {counted(used, 'picture')}, {where}")
     denoiser.fit(
         used, minutes=minutes, steps=steps, epochs=epochs, batch_size=batch_size, crop=crop,
         learning_rate=learning_rate, smooth_steps=smooth_steps, accumulate=accumulate,

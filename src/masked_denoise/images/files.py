@@ -150,8 +150,12 @@ def output_path(
     if format is None:
         wanted = "png" if stored == "jpeg" else stored
         if wanted is None:
-            hint = "give a format, for example --format png"
-            raise SettingError(f"the suffix of {source.name} names no image format; {hint}")
+            known = ", ".join(sorted(set(SUFFIXES.values())))
+            raise SettingError(
+                f"the suffix of {source.name} is none of {known}, the formats that are read; "
+                "convert the file, or, where it is one of these all the same, say which format the "
+                "result is to have, for example --format png"
+            )
     else:
         wanted = SUFFIXES.get(f".{format.lower().lstrip('.')}")
         if wanted is None:

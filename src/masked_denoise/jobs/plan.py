@@ -89,12 +89,14 @@ def make_plan(
             found = [(file, root) for file, root in found if file.resolve() not in made]
         targets = output_paths(found, output, suffix=suffix, format=format)
     tasks = [Task(file, root, target) for (file, root), target in zip(found, targets, strict=True)]
+    if not suffix:
+        _check_apart(tasks, inputs, output)
     there = [task for task in tasks if os.path.lexists(task.target)]
     if there and existing == "error":
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        more = f" and {len(there) - 1} more exist" if len(there) > 1 else " exists"
         raise SettingError(
-            f"{there[0].target}{more} exists already; choose another folder, or replace what is "
-            "there (--overwrite), or denoise only the rest (--skip-existing)"
+            f"{there[0].target}{more} already; choose another folder, or replace what is there "
+            "(--overwrite), or denoise only the rest (--skip-existing)"
         )
     for folder in sorted({task.target.parent for task in tasks}):
         check_writable(folder)
@@ -159,6 +161,18 @@ def _check_file(output: Path, suffix: str, format: str | None) -> None:
         raise SettingError(
             f"format {format} and the file to write, {output}, contradict each other; give one"
         )
+
+
+def _check_apart(tasks: Sequence[Task], inputs: Sequence[str | Path], output: Path) -> None:
+    """Raise where results would lie among the pictures of a folder, and pass for some of them."""
+    named = {Path(one) for one in inputs}
+    for task in tasks:
+        beside = task.target.parent.resolve() == task.source.parent.resolve()
+        if beside and task.source not in named:
+            raise SettingError(
+                f"the results would lie in {output} among the pictures, and pass for some of them "
+                "the next time; give another folder, or names of their own (--suffix _clean)"
+            )
 
 
 def _without_results(found: list[tuple[Path, Path]], output: Path) -> list[tuple[Path, Path]]:
