@@ -66,7 +66,7 @@ def to_batch(
     """
     if not isinstance(picture, Tensor | np.ndarray):
         raise PixelError(
-            f"a {type(picture).__name__} came; a tensor or a NumPy array is needed: "
+            f"{type(picture).__name__} came; a tensor or a NumPy array is needed: "
             "pass np.asarray(picture)"
         )
     is_array, byte_order = not isinstance(picture, Tensor), "="
