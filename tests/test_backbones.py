@@ -23,7 +23,9 @@ from masked_denoise import (
 )
 from masked_denoise.backbones import backbone_info, registry
 from masked_denoise.errors import SettingError, UnknownNameError
+from masked_denoise.pixels import Grid
 from masked_denoise.probe import is_blind, probe
+from masked_denoise.scheme import Key
 
 PACKAGE = "masked_denoise.backbones."
 PLACES = [(0, 0, 0), (1, 17, 3), (2, 31, 63), (0, 16, 40)]
@@ -327,6 +329,9 @@ def test_a_declaration_is_taken_at_its_word() -> None:
     assert not caution(backbone="trusted", scheme=NothingHidden())
 
     class Blind(MaskScheme):
-        blind = True
+        branches, blind = 1, True
+
+        def label(self, grid: Grid, key: Key) -> torch.Tensor:
+            return torch.zeros(grid.shape, dtype=torch.uint8)
 
     assert caution(backbone="fast-unet", scheme=Blind())
