@@ -65,7 +65,7 @@ class Recipe:
     (4, {'crop': 64})
     >>> Recipe("typo", {"strid": 2})
     Traceback (most recent call last):
-    masked_denoise.errors.UnknownNameError: unknown setting of recipe 'typo' 'strid'; did you mean
+    masked_denoise.errors.UnknownNameError: unknown setting in recipe 'typo': 'strid'; did you mean
     'stride'? Known: ...
     """
 
@@ -76,7 +76,7 @@ class Recipe:
         known = _denoiser_names() | _fit_names() | {"preset", "backbone", "fill"}
         for key in self.settings:
             if key not in known:
-                raise unknown_name(f"setting of recipe '{self.name}'", key, known)
+                raise unknown_name(f"setting in recipe '{self.name}':", key, known)
         preset(self._preset)
         fit_settings({}, {"steps": 1, **self.fit_arguments})
         self._denoiser_arguments()
