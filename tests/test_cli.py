@@ -22,6 +22,7 @@ from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.cli import app
 from masked_denoise.images import ImageFile, read_image, write_image
 from masked_denoise.jobs import demo
+from masked_denoise.jobs.survey import Picture
 
 Array = NDArray[Any]
 SOURCE = Path(masked_denoise.__file__).parents[1]
@@ -290,6 +291,22 @@ def test_without_a_model_the_one_of_the_package_is_taken(tmp_path: Path) -> None
     assert "taking camera-small" in text
     assert tree(tmp_path / "out") == ["colour.png", "grey.png"]
     assert Image.open(tmp_path / "out" / "grey.png").mode == "L"
+
+
+def test_why_pictures_get_a_network_of_their_own_is_what_decided() -> None:
+    from masked_denoise.commands.job import _why_own
+
+    photo = Picture(Path("photo.png"), 64, 64, 3, "uint8")
+    depth = Picture(Path("depth.tif"), 64, 64, 3, "float32")
+    dim, bright = (
+        Picture(Path(f"{level}.png"), 64, 64, 1, "uint16", brightest=level) for level in (0.1, 0.9)
+    )
+    assert _why_own([photo]).startswith("The noise is independent")
+    assert _why_own([dim, bright]).startswith("The noise is independent")  # they share a scale
+    told = _why_own([bright, photo, depth])
+    assert "depth.tif is none of these" in told
+    assert "with it 1 picture of as many channels" in told
+    assert "0.1.png is none of these and gets a model of its own." in _why_own([dim])
 
 
 def test_independent_noise_gets_a_network_of_its_own(

@@ -429,8 +429,9 @@ def test_labels_that_mean_no_branch_are_refused(
     if message is None:
         made(scheme=Own())
         return
-    with pytest.raises(SettingError, match=f"of Own {message}.* 0 to 2"):
-        made(scheme=Own())
+    for scheme in (Own(), RandomPartition(2, inference=Own())):
+        with pytest.raises(SettingError, match=f"of Own {message}.* 0 to 2"):
+            made(scheme=scheme)
 
 
 def test_a_scheme_without_label_says_what_is_missing() -> None:

@@ -100,7 +100,12 @@ def warn_unless_blind(
 
 
 def check_labels(scheme: MaskScheme) -> None:
-    """Raise SettingError where a scheme does not label a small grid as `MaskScheme.label` says."""
+    """Raise SettingError where a scheme does not label a small grid as `MaskScheme.label` says.
+
+    The same holds for the scheme that it denoises with.
+    """
+    if scheme.inference is not None:
+        check_labels(scheme.inference)
     grid = PixelDownsample(2).grid(1, (16, 24))
     label = scheme.label(grid, Key())
     came = f"{label.dtype} {tuple(label.shape)}".removeprefix("torch.")

@@ -13,7 +13,7 @@ from . import options
 from .job import FIT_MINUTES, Request, given_models, leaves_clean, look_at, ready_models
 from .options import DENOISING, FITTING, OUTPUT
 from .preview import show_preview
-from .terminal import Terminal, duration, number, plain
+from .terminal import Terminal, counted, duration, number, plain
 
 if TYPE_CHECKING:
     from ..jobs.batch import Summary
@@ -242,7 +242,7 @@ def _tell(terminal: Terminal, summary: Summary, failed: int) -> None:
         where = {one.task.target.parent for one in done}
         place = done[0].task.target if len(done) == 1 else min(where, key=lambda p: len(p.parts))
         each = duration(sum(one.seconds for one in done) / len(done))
-        count = f"{len(done)} picture{'s' * (len(done) > 1)}"
+        count = counted(done, "picture")
         terminal.say(f"[green]Denoised[/green] {count}, {each} each: {plain(place)}")
     clean = [one.task.source for one in done if one.clean]
     if clean:

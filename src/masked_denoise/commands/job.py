@@ -164,15 +164,18 @@ def ready_models(
 def _why_own(pictures: Sequence[Picture]) -> str:
     """Return why pictures get a model of their own, though none was asked for; markup counts."""
     from ..jobs.batch import is_for_shipped
+    from ..jobs.survey import by_channels
 
-    odd = next((one for one in pictures if not is_for_shipped([one])), None)
-    if odd is None:
+    groups = by_channels(pictures).values()
+    group = next((group for group in groups if not is_for_shipped(group)), None)
+    if group is None:
         return (
             "The noise is independent from pixel to pixel, as finished photographs seldom have it, "
             f"for which {DEFAULT_MODEL} is made: the pictures get a model of their own. "
             f"(--model {DEFAULT_MODEL} takes it all the same.)"
         )
-    others = [one for one in pictures if one.channels == odd.channels and is_for_shipped([one])]
+    odd = next(one for one in group if not is_for_shipped([one]))
+    others = [one for one in group if is_for_shipped([one])]
     alike = f", and with it {counted(others, 'picture')} of as many channels" if others else ""
     apart = "; a call without such pictures would spare them this" if others else ""
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .job import Request, given_models, leaves_clean, look_at, ready_models, training_minutes
-from .terminal import duration, plain
+from .terminal import counted, duration, plain
 
 if TYPE_CHECKING:
     from ..jobs.plan import Plan
@@ -51,7 +51,7 @@ def show_preview(request: Request, plan: Plan) -> bool:
     if made.clean:
         say("It has hardly any noise: pictures like it stay as they are.")
     work = expected_seconds(pictures, made.seconds_per_pixel)
-    count = f"{len(pictures)} picture{'s' * (len(pictures) > 1)}"
+    count = counted(pictures, "picture")
     speed = f"{duration(1e6 * made.seconds_per_pixel)} a megapixel"
     fitted = f"{duration(fitting)} of training, then " if fitting else ""
     say(
