@@ -102,7 +102,9 @@ def arguments_of(line: list[str]) -> argparse.Namespace:
     last = ask.add_mutually_exclusive_group()
     last.add_argument("--adapt", type=float, help="minutes to adapt --model, a student")
     last.add_argument("--learn-noise", type=float, help="minutes of learn_noise, a new student")
-    last.add_argument("--distill", type=float, help="minutes to distill what was fitted, or --model")
+    last.add_argument(
+        "--distill", type=float, help="minutes to distill what was fitted, or --model"
+    )
     ask.add_argument("--also", nargs="*", default=[], help="more noisy folders to train on")
     ask.add_argument("--unseen", action="store_true", help="train on no picture that is scored")
     ask.add_argument("--steps", type=int)
