@@ -434,6 +434,33 @@ def test_labels_that_mean_no_branch_are_refused(
             made(scheme=scheme)
 
 
+class Recorded(MaskScheme):
+    """Labels of one size; of any other, an error or the same labels."""
+
+    branches = 2
+
+    def __init__(self, label: Tensor, *, strict: bool) -> None:
+        self.recorded, self.strict = label, strict
+
+    def label(self, grid: Grid, key: Key) -> Tensor:
+        if self.strict and grid.shape != self.recorded.shape:
+            raise ValueError("labels of another size were recorded")
+        return self.recorded
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_scheme_may_know_labels_of_one_size_only(strict: bool) -> None:
+    network = torch.nn.Conv2d(1, 1, 3, padding=1)
+    label = RandomPartition(2).label(PixelDownsample(1).grid(1, (12, 10)), Key())
+    denoiser = AsymmetricMaskDenoiser(
+        network, channels=1, scheme=Recorded(label, strict=strict), stride=1, dct_threshold=0
+    )
+    assert denoiser.denoise(torch.rand(1, 1, 12, 10)).shape == (1, 1, 12, 10)
+    expected = "of another size" if strict else r"Recorded returned uint8 \(1, 1, 12, 10\); uint8"
+    with pytest.raises(ValueError, match=expected):
+        denoiser.denoise(torch.rand(1, 1, 12, 16))
+
+
 def test_a_scheme_without_label_says_what_is_missing() -> None:
     with pytest.raises(NotImplementedError, match="label"):
         MaskScheme().label(plain_grid(4), Key())

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .errors import BackboneError, SettingError
+from .errors import BackboneError
 from .pixels import PixelDownsample
-from .scheme import NOBODY, Key, MaskScheme
+from .scheme import NOBODY, Key, MaskScheme, check_label, label_error
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -100,27 +100,24 @@ def warn_unless_blind(
 
 
 def check_labels(scheme: MaskScheme) -> None:
-    """Raise SettingError where a scheme does not label a small grid as `MaskScheme.label` says.
+    """Raise SettingError where a scheme's label of a small grid cannot be one of any grid.
 
-    The same holds for the scheme that it denoises with.
+    The same holds for the scheme that it denoises with. A scheme may know labels of one size only,
+    such as recorded ones: then nothing can be told before it is used.
     """
     if scheme.inference is not None:
         check_labels(scheme.inference)
     grid = PixelDownsample(2).grid(1, (16, 24))
-    label = scheme.label(grid, Key())
-    came = f"{label.dtype} {tuple(label.shape)}".removeprefix("torch.")
-    fits = label.ndim == 4 and all(
-        side in (1, whole) for side, whole in zip(label.shape, grid.shape, strict=True)
-    )
-    if label.dtype == torch.uint8 and fits:
+    try:
+        label = scheme.label(grid, Key())
+    except Exception:  # of that size, perhaps; if it is of all, the first use shows it whole
+        return
+    if label.dtype == torch.uint8 and label.ndim == 4:
         wrong = label[(label >= scheme.branches) & (label != NOBODY)]
-        if not len(wrong):
-            return
-        came = f"branch {int(wrong[0])}"
-    raise SettingError(
-        f"label() of {type(scheme).__name__} returned {came}; uint8 {grid.shape} is needed, of "
-        f"branches from 0 to {scheme.branches - 1}, or {NOBODY} where no branch scores a pixel"
-    )
+        if len(wrong):
+            raise label_error(scheme, f"branch {int(wrong[0])}", grid)
+    else:
+        check_label(scheme, label, grid)
 
 
 @torch.no_grad()

@@ -213,6 +213,28 @@ class MaskScheme:
         return f"{type(self).__name__}({told})"
 
 
+def check_label(scheme: MaskScheme, label: Tensor, grid: Grid) -> Tensor:
+    """Return the label; raise SettingError where it is not uint8 of the grid, or broadcast to it.
+
+    Nothing is read from the device: its values are taken on trust.
+    """
+    fits = label.ndim == 4 and all(
+        side in (1, needed) for side, needed in zip(label.shape, grid.shape, strict=True)
+    )
+    if label.dtype != torch.uint8 or not fits:
+        came = f"{label.dtype} {tuple(label.shape)}".removeprefix("torch.")
+        raise label_error(scheme, came, grid)
+    return label
+
+
+def label_error(scheme: MaskScheme, came: str, grid: Grid) -> SettingError:
+    """Return the error that says what the label of a scheme is, and what is needed."""
+    return SettingError(
+        f"label() of {type(scheme).__name__} returned {came}; uint8 {grid.shape} is needed, of "
+        f"branches from 0 to {scheme.branches - 1}, or {NOBODY} where no branch scores a pixel"
+    )
+
+
 class RandomPartition(MaskScheme):
     """Every pixel falls into one of K groups at random, each equally likely: AMSNet's scheme.
 

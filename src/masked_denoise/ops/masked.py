@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import SettingError, SizeError
 from ..pixels import Grid, PixelDownsample, outside
-from ..scheme import WORD, Key, MaskScheme, NothingHidden, Purpose, hash_key
+from ..scheme import WORD, Key, MaskScheme, NothingHidden, Purpose, check_label, hash_key
 from . import eager, library, library_losses, reference
 from .fast import why_eager
 from .plan import READ, MaskPlan, Place
@@ -179,7 +179,7 @@ class MaskedImage:
     def label(self) -> Tensor:
         """The branch that scores each pixel: uint8 (B·S·S, 1, h, w)."""
         label = self.scheme.label_of_pass if self.of_pass else self.scheme.label
-        return label(self.grid, self.key)
+        return check_label(self.scheme, label(self.grid, self.key), self.grid)
 
     @cached_property
     def unseen(self) -> Tensor | None:
