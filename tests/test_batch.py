@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from masked_denoise.jobs.batch import (
 )
 from masked_denoise.jobs.plan import Task, check_writable, make_plan, write_text
 from masked_denoise.jobs.preview import expected_seconds, make_preview, telling_crop
-from masked_denoise.jobs.survey import Failure, Picture, by_channels, survey
+from masked_denoise.jobs.survey import Failure, Kind, Picture, by_kind, survey
 from masked_denoise.report.panel import side_by_side
 
 RANDOM = np.random.default_rng(3)
@@ -51,6 +52,12 @@ def pixels(*shape: int, dtype: str = "uint8") -> Array:
 def save(path: Path, content: Array | None = None, alpha: Array | None = None) -> Path:
     write_image(path, ImageFile(pixels(32, 40) if content is None else content, alpha))
     return path
+
+
+def takes(
+    tasks: Iterable[Task], model: AsymmetricMaskDenoiser
+) -> dict[Path, AsymmetricMaskDenoiser]:
+    return {task.source: model for task in tasks}
 
 
 def cut_off(path: Path) -> Path:
@@ -217,7 +224,7 @@ def test_text_is_written_whole_or_not_at_all(
 # What is found out about files
 
 
-def test_survey_tells_form_and_groups_by_channels(photos: Path) -> None:
+def test_survey_tells_form_and_groups_by_kind(photos: Path) -> None:
     colour = save(photos / "d.png", pixels(20, 30, 3), pixels(20, 30))
     two = save(photos / "e.npy", pixels(9, 8, 2, dtype="float32"))
     files = [photos / "a.png", photos / "sub" / "c.tif", colour, two]
@@ -227,8 +234,28 @@ def test_survey_tells_form_and_groups_by_channels(photos: Path) -> None:
     assert pictures[2] == Picture(colour, 20, 30, 3, "uint8", True, pictures[2].brightest)
     assert 0.5 < pictures[1].brightest <= 1
     assert pictures[3].brightest == 1
-    groups = by_channels(pictures)
-    assert {count: len(group) for count, group in groups.items()} == {1: 2, 2: 1, 3: 1}
+    groups = by_kind(pictures)
+    assert [(*kind, len(group)) for kind, group in groups.items()] == [
+        (1, "integers", 2), (2, "floats", 1), (3, "integers", 1),
+    ]  # fmt: skip
+
+
+def test_pictures_are_of_one_kind_where_they_share_a_scale() -> None:
+    def picture(dtype: str, brightest: float = 1.0, channels: int = 3) -> Picture:
+        return Picture(Path("a.tif"), 40, 40, channels, dtype, brightest=brightest)
+
+    photo, dark = picture("uint8", 0.1), picture("uint16", 0.1)
+    bright, floats = picture("uint16", 0.9), picture("float32")
+    grey = picture("uint16", 0.9, channels=1)
+    assert by_kind([photo, floats, dark, grey]) == {
+        Kind(1): [grey], Kind(3, "dim"): [dark], Kind(3, "floats"): [floats], Kind(3): [photo],
+    }  # fmt: skip
+    assert by_kind([photo, dark, bright]) == {Kind(3): [photo, dark, bright]}
+    assert list(map(str, by_kind([photo, dark, floats]))) == [
+        "dim colour",
+        "colour float",
+        "colour",
+    ]
 
 
 def test_survey_names_what_cannot_be_used_and_goes_on(tmp_path: Path) -> None:
@@ -293,7 +320,7 @@ def test_files_come_back_in_their_own_form(tmp_path: Path, grey: AsymmetricMaskD
     save(tmp_path / "in" / "alpha.png", pixels(19, 24), cover)
     tasks = make_plan([tmp_path / "in"], tmp_path / "out").tasks
     seen: list[Done | Failure] = []
-    summary = denoise_files(tasks, {1: grey}, on_file=seen.append)
+    summary = denoise_files(tasks, takes(tasks, grey), on_file=seen.append)
     assert [done.task for done in summary.done] == list(tasks)
     assert seen == list(summary.done)
     assert summary.failures == ()
@@ -308,7 +335,7 @@ def test_files_come_back_in_their_own_form(tmp_path: Path, grey: AsymmetricMaskD
 def test_strength_zero_gives_the_input(tmp_path: Path, grey: AsymmetricMaskDenoiser) -> None:
     source = save(tmp_path / "a.png")
     task = Task(source, tmp_path, tmp_path / "out.png")
-    denoise_files([task], {1: grey}, strength=0.0)
+    denoise_files([task], takes([task], grey), strength=0.0)
     np.testing.assert_array_equal(read_image(task.target).pixels, read_image(source).pixels)
 
 
@@ -320,7 +347,7 @@ def test_bad_files_are_named_and_the_others_done(
     save(tmp_path / "in" / "good.png")
     gone = Task(tmp_path / "in" / "gone.png", tmp_path / "in", tmp_path / "out" / "gone.png")
     tasks = [gone, *make_plan([tmp_path / "in"], tmp_path / "out").tasks]
-    summary = denoise_files(tasks, {1: grey})
+    summary = denoise_files(tasks, takes(tasks, grey))
     assert [failure.path for failure in summary.failures] == [gone.source, cut, colour]
     assert "has 3 channels" in summary.failures[2].reason
     assert tree(tmp_path / "out") == ["good.png"]
@@ -342,7 +369,7 @@ def test_a_full_disk_ends_the_job_and_leaves_no_part(
         sync(descriptor)
 
     monkeypatch.setattr("os.fsync", full_after_two)
-    summary = denoise_files(tasks, {1: grey})
+    summary = denoise_files(tasks, takes(tasks, grey))
     assert len(summary.done) == 2
     assert "No space left on device" in summary.failures[0].reason
     assert summary.failures[1].reason.startswith("not tried")
@@ -391,7 +418,7 @@ def test_the_next_file_is_read_and_the_last_one_written_while_the_network_works(
         seen.append(told.task.name if isinstance(told, Done) else told.reason)
         in_thread.append(threading.current_thread())
 
-    denoise_files(tasks, {1: grey}, on_file=on_file)
+    denoise_files(tasks, takes(tasks, grey), on_file=on_file)
     assert seen == names
     assert len(places) == 3
     assert set(in_thread) == {threading.current_thread()}
@@ -412,14 +439,15 @@ def test_ctrl_c_keeps_what_was_denoised_and_a_second_run_does_the_rest(
             raise KeyboardInterrupt
         return denoise(content, **settings)
 
+    tasks = make_plan([tmp_path / "in"], tmp_path / "out").tasks
     with monkeypatch.context() as patch:
         patch.setattr(grey, "denoise", press_at_the_third)
         with pytest.raises(KeyboardInterrupt):
-            denoise_files(make_plan([tmp_path / "in"], tmp_path / "out").tasks, {1: grey})
+            denoise_files(tasks, takes(tasks, grey))
     assert tree(tmp_path / "out") == names[:2]
     rest = make_plan([tmp_path / "in"], tmp_path / "out", existing="skip")
     assert [task.name for task in rest.tasks] == names[2:]
-    denoise_files(rest.tasks, {1: grey})
+    denoise_files(rest.tasks, takes(rest.tasks, grey))
     assert tree(tmp_path / "out") == names
 
 
@@ -432,7 +460,7 @@ def test_too_little_memory_is_a_failure_of_the_file(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
 
     monkeypatch.setattr(AsymmetricMaskDenoiser, "denoise", fail)
-    (failure,) = denoise_files(tasks, {1: grey}).failures
+    (failure,) = denoise_files(tasks, takes(tasks, grey)).failures
     assert "not enough memory" in failure.reason
 
 
@@ -446,7 +474,7 @@ def test_errors_of_the_program_are_not_hidden(
 
     monkeypatch.setattr(AsymmetricMaskDenoiser, "denoise", fail)
     with pytest.raises(RuntimeError, match="a bug"):
-        denoise_files(tasks, {1: grey})
+        denoise_files(tasks, takes(tasks, grey))
 
 
 def test_every_kind_of_picture_gets_a_model(tmp_path: Path) -> None:
@@ -455,16 +483,18 @@ def test_every_kind_of_picture_gets_a_model(tmp_path: Path) -> None:
         save(tmp_path / "a.png", pixels(24, 24)),
         save(tmp_path / "b.png", pixels(24, 24, 3)),
         save(tmp_path / "c.npy", pixels(24, 24, 2, dtype="float32")),
-        save(tmp_path / "d.npy", hole),
+        save(tmp_path / "d.npy", np.stack([hole, hole], 2)),
         save(tmp_path / "e.png", pixels(1, 24)),
     ]
     pictures, _ = survey(files, nan="mask")
-    told: list[tuple[int, int]] = []
+    told: list[tuple[Kind, int]] = []
     models = fit_models(
         pictures, steps=1, progress=False, device="cpu", on_group=lambda *group: told.append(group)
     )
-    assert told == [(1, 1), (2, 1), (3, 1)]
-    assert {count: model.channels for count, model in models.items()} == {1: 1, 2: 2, 3: 3}
+    assert told == [(Kind(1), 1), (Kind(2, "floats"), 1), (Kind(3), 1)]
+    assert [(kind.channels, one.channels) for kind, one in models.items()] == [
+        (1, 1), (2, 2), (3, 3),
+    ]  # fmt: skip
     assert all(model.fit_record["steps"] == 1 for model in models.values())
 
 
@@ -551,7 +581,7 @@ def test_ctrl_c_while_one_kind_is_fitted_stops_the_others(
     pictures, _ = survey(
         [save(tmp_path / "a.png", pixels(8, 8)), save(tmp_path / "b.png", pixels(8, 8, 3))]
     )
-    assert list(fit_models(pictures, steps=1, progress=False)) == [1]
+    assert list(fit_models(pictures, steps=1, progress=False)) == [Kind(1)]
 
 
 def test_one_narrow_picture_does_not_stop_an_adaptation(
@@ -566,7 +596,7 @@ def test_one_narrow_picture_does_not_stop_an_adaptation(
     monkeypatch.setattr(AsymmetricMaskDenoiser, "adapt", adapt)
     files = [save(tmp_path / "a.png", pixels(8, 8)), save(tmp_path / "b.png", pixels(8, 1))]
     model = new_denoiser("fast-unet", channels=1)
-    adapt_models({1: model}, survey(files)[0], minutes=1)
+    adapt_models({Kind(1): model}, survey(files)[0], minutes=1)
     assert taken == [tmp_path / "a.png"]
     with pytest.raises(DataError, match="2 pixels or more"):
-        adapt_models({1: model}, survey(files[1:])[0], minutes=1)
+        adapt_models({Kind(1): model}, survey(files[1:])[0], minutes=1)

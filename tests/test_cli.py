@@ -22,7 +22,6 @@ from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.cli import app
 from masked_denoise.images import ImageFile, read_image, write_image
 from masked_denoise.jobs import demo
-from masked_denoise.jobs.survey import Picture
 
 Array = NDArray[Any]
 SOURCE = Path(masked_denoise.__file__).parents[1]
@@ -179,7 +178,7 @@ def test_denoise_fits_on_the_input_itself_a_model_for_each_kind(tmp_path: Path) 
         "--report", tmp_path / "report.html", *FIT,
     )  # fmt: skip
     text = words(result)
-    assert "grey and 2-channel and colour pictures: each kind gets a model of its own" in text
+    assert "grey and 2-channel float and colour pictures: each kind gets a model of its own" in text
     assert "Fitting fast-unet on the 2 colour pictures" in text
     assert "Denoised 4 pictures" in text
     assert tree(tmp_path / "out") == ["alpha.png", "colour.png", "deep/grey.tif", "deep/two.npy"]
@@ -192,7 +191,7 @@ def test_denoise_fits_on_the_input_itself_a_model_for_each_kind(tmp_path: Path) 
     page = (tmp_path / "report.html").read_text("utf-8")
     assert all(name in page for name in ("colour.jpg", "deep/grey.tif", "alpha.png"))
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [
-        "2-channel", "colour", "grey",
+        "2-channel-float", "colour", "grey",
     ]  # fmt: skip
     assert snapshot(tmp_path / "in") == before
     again = run(
@@ -293,20 +292,29 @@ def test_without_a_model_the_one_of_the_package_is_taken(tmp_path: Path) -> None
     assert Image.open(tmp_path / "out" / "grey.png").mode == "L"
 
 
-def test_why_pictures_get_a_network_of_their_own_is_what_decided() -> None:
-    from masked_denoise.commands.job import _why_own
+def test_a_kind_of_picture_is_not_denoised_as_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One picture of floats takes camera-small from itself only, not from photographs beside it."""
+    from masked_denoise.commands import job
 
-    photo = Picture(Path("photo.png"), 64, 64, 3, "uint8")
-    depth = Picture(Path("depth.tif"), 64, 64, 3, "float32")
-    dim, bright = (
-        Picture(Path(f"{level}.png"), 64, 64, 1, "uint16", brightest=level) for level in (0.1, 0.9)
-    )
-    assert _why_own([photo]).startswith("The noise is independent")
-    assert _why_own([dim, bright]).startswith("The noise is independent")  # they share a scale
-    told = _why_own([bright, photo, depth])
-    assert "depth.tif is none of these" in told
-    assert "with it 1 picture of as many channels" in told
-    assert "0.1.png is none of these and gets a model of its own." in _why_own([dim])
+    monkeypatch.setattr(job, "FIT_MINUTES", 0.01)
+    photo = save(tmp_path / "in" / "photo.png", alike(picture(41, 45, 3)))
+    depth = save(tmp_path / "in" / "depth.npy", 40 * alike(picture(41, 45, 3, dtype="float32")))
+    dim = save(tmp_path / "in" / "dim.tif", alike(picture(41, 45, 3, dtype="uint16") // 16))
+    text = words(run("denoise", tmp_path / "in", "-o", tmp_path / "out"))
+    assert "dim.tif gets a model of its own: camera-small is for" in text
+    assert "depth.npy gets a model of its own: camera-small is for" in text
+    assert "dim colour and colour float pictures: each kind gets" in text
+    assert tree(tmp_path / "out") == ["depth.npy", "dim.tif", "photo.png"]
+    usual = AsymmetricMaskDenoiser.from_pretrained("camera-small")
+    expected = usual.denoise(read_image(photo).pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "photo.png").pixels, expected)
+    for source in (depth, dim):
+        found = read_image(tmp_path / "out" / source.name).pixels
+        assert not np.array_equal(found, usual.denoise(read_image(source).pixels))
+    text = words(run("denoise", tmp_path / "in", "-o", tmp_path / "adapted", "--adapt", 1, code=2))
+    assert "dim.tif and pictures like it (dim colour) are none that camera-small" in text
 
 
 def test_independent_noise_gets_a_network_of_its_own(
@@ -319,7 +327,7 @@ def test_independent_noise_gets_a_network_of_its_own(
     save(tmp_path / "in" / "cells.png", picture(64, 64))
     text = words(run("denoise", tmp_path / "in", "-o", tmp_path / "out"))
     assert "taking camera-small" in text
-    assert "The noise is independent from pixel to pixel" in text
+    assert "cells.png gets a model of its own: the noise is independent" in text
     assert "Fitting fast-unet on the 1 grey picture for" in text
     assert tree(tmp_path / "out") == ["cells.png", "colour.png"]
     text = words(run("denoise", tmp_path / "in", "-o", tmp_path / "again", "--preview"))

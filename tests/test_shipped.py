@@ -13,7 +13,7 @@ from masked_denoise.camera_noise import CameraNoise
 from masked_denoise.errors import SettingError, WeightsError
 from masked_denoise.images import ImageFile, read_image, write_image
 from masked_denoise.jobs.batch import is_for_shipped, shipped_models, shipped_suits
-from masked_denoise.jobs.survey import Picture
+from masked_denoise.jobs.survey import Kind, Picture
 from masked_denoise.metrics import score
 from masked_denoise.pretrained.shipped import SHIPPED, as_grey, load_shipped
 from masked_denoise.samples import list_samples, sample_path
@@ -70,18 +70,11 @@ def test_grey_is_what_equal_colours_give() -> None:
 
 
 def test_only_integers_of_one_or_three_channels_are_for_it() -> None:
-    def picture(channels: int, dtype: str) -> Picture:
-        return Picture(Path("a.png"), 40, 40, channels, dtype)
-
-    assert is_for_shipped([picture(3, "uint8"), picture(1, "uint16")])
-    assert not is_for_shipped([picture(3, "uint8"), picture(3, "float32")])
-    assert not is_for_shipped([picture(4, "uint8")])
-    twelve_bits = Picture(Path("a.tif"), 40, 40, 1, "uint16", brightest=4095 / 65535)
-    assert not is_for_shipped([twelve_bits])
-    assert is_for_shipped([twelve_bits, picture(1, "uint16")])
-    models = shipped_models([picture(1, "uint8"), picture(2, "uint8"), picture(3, "uint8")])
-    assert {channels: model.channels for channels, model in models.items()} == {1: 1, 3: 3}
-    assert shipped_models([picture(2, "uint8")]) == {}
+    kinds = [Kind(1), Kind(2), Kind(3), Kind(3, "dim"), Kind(3, "floats"), Kind(4)]
+    assert [kind for kind in kinds if is_for_shipped(kind)] == [Kind(1), Kind(3)]
+    models = shipped_models(kinds)
+    assert {kind: model.channels for kind, model in models.items()} == {Kind(1): 1, Kind(3): 3}
+    assert shipped_models([Kind(2)]) == {}
 
 
 def test_independent_noise_is_for_another_network(tmp_path: Path) -> None:
@@ -90,8 +83,9 @@ def test_independent_noise_is_for_another_network(tmp_path: Path) -> None:
     def suits(name: str, noisy: np.ndarray) -> bool:
         pixels = (255 * noisy).round().clip(0, 255).astype(np.uint8)
         write_image(tmp_path / name, ImageFile(pixels))
-        channels = noisy.shape[2] if noisy.ndim == 3 else 1
-        return shipped_suits([Picture(tmp_path / name, *noisy.shape[:2], channels, "uint8")])
+        kind = Kind(noisy.shape[2] if noisy.ndim == 3 else 1)
+        picture = Picture(tmp_path / name, *noisy.shape[:2], kind.channels, "uint8")
+        return shipped_suits(kind, [picture])
 
     white = random.standard_normal((128, 128, 3))
     assert not suits("grey.png", 0.5 + 0.1 * white[..., 0])

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from ..jobs.plan import Plan, Task
     from ..jobs.survey import Picture
     from ..report.page import ReportEntry
-    from .job import Models
+    from ..values import ValueRange
+    from .job import Given, Models
 
     Partners = Mapping[Path, Path]  # clean picture by source
+    Ranges = Mapping[int, ValueRange | None]  # of float values, by channels
 
 HELP = """Denoise pictures: PNG, JPEG, TIFF or NPY, grey, colour or any number of channels.
 
@@ -176,21 +178,21 @@ def _check_clash(
 
 def _denoise(request: Request, plan: Plan) -> bool:
     """Do the whole job; return whether a file failed."""
-    from ..jobs.batch import denoise_files
+    from ..jobs.batch import by_source, denoise_files
 
     terminal = request.terminal
     if plan.skipped:
         terminal.note(f"{len(plan.skipped)} results exist already and are skipped")
-    models = given_models(request)
-    pictures, failures = look_at(request, plan, models)
+    given = given_models(request)
+    pictures, failures = look_at(request, plan, given)
     partners = _partners(request, plan, pictures)
     usable = {picture.path for picture in pictures}
     tasks = [task for task in plan.tasks if task.source in usable]
-    if tasks:
-        models = ready_models(request, models, pictures)
+    models = ready_models(request, given, pictures) if tasks else {}
+    takes = by_source(pictures, models)
     with terminal.track("denoising", len(tasks)) as advance:
         summary = denoise_files(
-            tasks, models, leave_clean=leaves_clean(request, models), passes=request.passes,
+            tasks, takes, leave_clean=leaves_clean(request, models), passes=request.passes,
             seed=request.seed, strength=request.strength, nan=request.nan,
             precision=request.precision, quality=request.quality, on_file=advance,
         )  # fmt: skip
@@ -198,9 +200,10 @@ def _denoise(request: Request, plan: Plan) -> bool:
     failed = len(failures) + len(summary.failures)
     _tell(terminal, summary, failed)
     results = [*plan.skipped, *(done.task for done in summary.done)]
-    _tell_scores(terminal, results, partners, models)
+    ranges = _float_ranges(given, models)
+    _tell_scores(terminal, results, partners, ranges)
     if request.report is not None and results:
-        _report(request.report, results, partners, models, summary)
+        _report(request.report, results, partners, ranges, summary)
         terminal.say(f"[green]Report:[/green] {plain(request.report)}")
     return failed > 0
 
@@ -255,8 +258,19 @@ def _tell(terminal: Terminal, summary: Summary, failed: int) -> None:
         terminal.error(f"{failed} file{'s' * (failed > 1)} could not be denoised, see above")
 
 
+def _float_ranges(given: Given, models: Models) -> Ranges:
+    """Return the range of float values that a model was made for, by channels."""
+    ranges = {channels: denoiser.value_range for channels, denoiser in given.items()}
+    ranges.update({
+        kind.channels: denoiser.value_range
+        for kind, denoiser in models.items()
+        if kind.values == "floats"
+    })  # fmt: skip
+    return ranges
+
+
 def _tell_scores(
-    terminal: Terminal, results: Sequence[Task], partners: Partners, models: Models
+    terminal: Terminal, results: Sequence[Task], partners: Partners, ranges: Ranges
 ) -> None:
     """Print mean PSNR and SSIM before and after, where clean pictures are known."""
     from ..evaluate import CONVENTION, Pair, evaluate_pairs
@@ -264,8 +278,7 @@ def _tell_scores(
     known = [task for task in results if task.source in partners]
     if not known or terminal.quiet:
         return
-    ranges = (model.value_range for model in models.values())
-    value_range = next((one for one in ranges if one is not None), None)
+    value_range = next((one for one in ranges.values() if one is not None), None)
     before, after = (
         evaluate_pairs(
             [Pair(task.name, getattr(task, side), partners[task.source]) for task in known],
@@ -283,7 +296,7 @@ def _tell_scores(
 
 
 def _report(
-    path: Path, results: Sequence[Task], partners: Partners, models: Models, summary: Summary
+    path: Path, results: Sequence[Task], partners: Partners, ranges: Ranges, summary: Summary
 ) -> None:
     """Write the page."""
     from ..images import read_image
@@ -295,14 +308,13 @@ def _report(
         for task in results:
             noisy, denoised = read_image(task.source).pixels, read_image(task.target).pixels
             channels = noisy.shape[2] if noisy.ndim == 3 else 1
-            model = models.get(channels)
             yield ReportEntry(
                 task.name,
                 noisy,
                 denoised,
                 read_image(partners[task.source]).pixels if task.source in partners else None,
                 {"Seconds": seconds[task]} if task in seconds else {},
-                None if model is None or noisy.dtype.kind != "f" else model.value_range,
+                ranges.get(channels) if noisy.dtype.kind == "f" else None,
             )
 
     write_report(path, entries())

@@ -55,7 +55,7 @@ def inspect(
     """Measure noise; users read `HELP`."""
     from ..errors import DataError
     from ..images import find_images
-    from ..jobs.survey import by_channels, kind_name, survey
+    from ..jobs.survey import by_kind, survey
     from ..noise import PATCH, measure_noise, plot_noise
 
     terminal = Terminal(quiet)
@@ -67,17 +67,16 @@ def inspect(
     terminal.failed(failures)
     if not pictures:
         raise DataError(f"none of the {len(files)} files can be measured, see above")
-    groups = by_channels(pictures)
+    groups = {str(kind): group for kind, group in by_kind(pictures).items()}
     plots = {}
     if plot is not None:
-        names = [kind_name(channels) for channels in groups]
-        plots = {kind: plot.with_stem(f"{plot.stem}_{kind}") for kind in names}
-        plots = plots if len(groups) > 1 else {names[0]: plot}
+        stems = {kind: f"{plot.stem}_{kind}".replace(" ", "-") for kind in groups}
+        plots = {kind: plot.with_stem(stems[kind]) for kind in groups}
+        plots = plots if len(groups) > 1 else dict.fromkeys(groups, plot)
         for place in plots.values():
             options.check_new_file(place, "--plot", overwrite)
     reports = {}
-    for channels, group in groups.items():
-        kind = kind_name(channels)
+    for kind, group in groups.items():
         report = measure_noise(_Pixels(group))
         reports[kind] = report.to_dict()
         if len(groups) > 1:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from ..errors import SettingError
 from ..pretrained.shipped import DEFAULT_MODEL, SHIPPED, as_grey
-from .terminal import Terminal, counted, duration, plain
+from .terminal import Terminal, duration, plain
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
     from ..jobs.plan import Plan
-    from ..jobs.survey import Failure, Picture
+    from ..jobs.survey import Failure, Kind, Picture
 
-    Models = Mapping[int, AsymmetricMaskDenoiser]
+    Given = Mapping[int, AsymmetricMaskDenoiser]
+    Models = Mapping[Kind, AsymmetricMaskDenoiser]
 
 
 FIT_MINUTES = 2.0
@@ -58,7 +59,7 @@ def load_model(name: str, device: str) -> AsymmetricMaskDenoiser:
     return AsymmetricMaskDenoiser.from_pretrained(name, device=device)
 
 
-def given_models(request: Request) -> Models:
+def given_models(request: Request) -> Given:
     """Return the model that was given, by its channels; where none was, check what is to be made.
 
     Nothing is trained here: whatever is wrong with a name is told at once.
@@ -80,7 +81,7 @@ def given_models(request: Request) -> Models:
     return {}
 
 
-def look_at(request: Request, plan: Plan, models: Models) -> tuple[list[Picture], list[Failure]]:
+def look_at(request: Request, plan: Plan, models: Given) -> tuple[list[Picture], list[Failure]]:
     """Return the pictures that can be denoised; name those that cannot, and why."""
     from ..jobs.batch import fits_format
     from ..jobs.survey import survey
@@ -100,19 +101,19 @@ def look_at(request: Request, plan: Plan, models: Models) -> tuple[list[Picture]
     return pictures, failures
 
 
-def training_minutes(request: Request, pictures: Sequence[Picture]) -> float:
+def training_minutes(request: Request, kind: Kind, pictures: Sequence[Picture]) -> float:
     """Return how long a model for pictures of one kind will be trained; 0 where it is ready."""
     from ..jobs.batch import shipped_suits
 
     if request.adapt is not None:
         return request.adapt
-    if request.model is not None or (request.wants_shipped and shipped_suits(pictures)):
+    if request.model is not None or (request.wants_shipped and shipped_suits(kind, pictures)):
         return 0
     return request.minutes or FIT_MINUTES
 
 
 def ready_models(
-    request: Request, given: Models, pictures: Sequence[Picture], minutes: float | None = None
+    request: Request, given: Given, pictures: Sequence[Picture], minutes: float | None = None
 ) -> Models:
     """Return a model for each kind of picture: given, shipped or fitted; adapted where asked for.
 
@@ -122,37 +123,39 @@ def ready_models(
         pictures: to denoise.
         minutes: of fitting or adapting, where it is not the user's own budget.
     """
-    from ..jobs.batch import adapt_models, is_for_shipped, shipped_models, shipped_suits
-    from ..jobs.survey import by_channels
+    from ..jobs.batch import adapt_models, shipped_models, shipped_suits
+    from ..jobs.survey import by_kind
 
-    kinds_there = by_channels(pictures)
-    models = {count: one for count, one in given.items() if count in kinds_there}
+    groups = by_kind(pictures)
+    models = {kind: given[kind.channels] for kind in groups if kind.channels in given}
     if not models and request.wants_shipped:
-        suits = shipped_suits if request.adapt is None else is_for_shipped
-        suited = [one for group in kinds_there.values() if suits(group) for one in group]
-        models = shipped_models(suited, request.device)
+        models = shipped_models(
+            (kind for kind, group in groups.items() if request.adapt or shipped_suits(kind, group)),
+            request.device,
+        )
         if models:
             hint = " --fit 5 fits a model on these pictures alone." * (request.adapt is None)
             request.terminal.note(
                 f"No --model given: taking {DEFAULT_MODEL}, which comes with the package.{hint}"
             )
-    rest = [one for one in pictures if one.channels not in models]
+    rest = {kind: group for kind, group in groups.items() if kind not in models}
     if rest and request.adapt is not None:
+        kind, group = next(iter(rest.items()))
         raise SettingError(
-            f"{rest[0].path} and pictures like it ({rest[0].channels} channels of {rest[0].dtype}) "
-            f"are none that {DEFAULT_MODEL} is made for, so nothing can be adapted to them; leave "
-            "them out, or give --fit"
+            f"{group[0].path} and pictures like it ({kind}) are none that {DEFAULT_MODEL} is made "
+            "for, so nothing can be adapted to them; leave them out, or give --fit"
         )
     if rest:
         if request.wants_shipped:
-            request.terminal.note(_why_own(rest))
-        models.update(fit(request, rest, minutes or request.minutes or FIT_MINUTES))
+            for kind, group in rest.items():
+                request.terminal.note(_why_own(kind, group))
+        others = [one for group in rest.values() for one in group]
+        models.update(fit(request, others, minutes or request.minutes or FIT_MINUTES))
     if request.adapt is not None:
         budget = minutes or request.adapt
         request.terminal.note(f"Adapting the model to the pictures for {duration(60 * budget)}.")
-        usable = [one for one in pictures if one.channels in models]
         adapt_models(
-            models, usable, minutes=budget, seed=request.seed, device=request.device,
+            models, pictures, minutes=budget, seed=request.seed, device=request.device,
             progress=not request.terminal.quiet,
         )  # fmt: skip
         _keep(request, models)
@@ -161,48 +164,43 @@ def ready_models(
     return models
 
 
-def _why_own(pictures: Sequence[Picture]) -> str:
+def _why_own(kind: Kind, pictures: Sequence[Picture]) -> str:
     """Return why pictures get a model of their own, though none was asked for; markup counts."""
     from ..jobs.batch import is_for_shipped
-    from ..jobs.survey import by_channels
 
-    groups = by_channels(pictures).values()
-    group = next((group for group in groups if not is_for_shipped(group)), None)
-    if group is None:
+    own = f"{plain(pictures[0].path)} and the other {kind} pictures get a model of their own"
+    if len(pictures) == 1:
+        own = f"{plain(pictures[0].path)} gets a model of its own"
+    if is_for_shipped(kind):
         return (
-            "The noise is independent from pixel to pixel, as finished photographs seldom have it, "
-            f"for which {DEFAULT_MODEL} is made: the pictures get a model of their own. "
+            f"{own}: the noise is independent from pixel to pixel, as "
+            f"finished photographs seldom have it, for which {DEFAULT_MODEL} is made. "
             f"(--model {DEFAULT_MODEL} takes it all the same.)"
         )
-    odd = next(one for one in group if not is_for_shipped([one]))
-    others = [one for one in group if is_for_shipped([one])]
-    alike = f", and with it {counted(others, 'picture')} of as many channels" if others else ""
-    apart = "; a call without such pictures would spare them this" if others else ""
     return (
-        f"{DEFAULT_MODEL} is for grey and colour pictures of integers that use their scale; "
-        f"{plain(odd.path)} is none of these and gets a model of its own{alike}{apart}."
+        f"{own}: {DEFAULT_MODEL} is for grey and colour pictures of integers that use their scale."
     )
 
 
-def leaves_clean(request: Request, models: Models) -> list[int]:
-    """Return the kinds of which clean pictures stay: those that the model of the package takes."""
+def leaves_clean(request: Request, models: Models) -> list[AsymmetricMaskDenoiser]:
+    """Return the models that leave clean pictures as they are: those of the package."""
     usual = request.wants_shipped and request.adapt is None
-    return [channels for channels, one in models.items() if usual and one.preset == "student"]
+    return [one for one in models.values() if usual and one.preset == "student"]
 
 
 def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models:
     """Return a denoiser for each kind of picture, fitted on them; stop where Ctrl-C stopped it."""
     from ..jobs.batch import fit_models
-    from ..jobs.survey import by_channels, kind_name
+    from ..jobs.survey import by_kind
 
-    groups = by_channels(pictures)
+    groups = by_kind(pictures)
     budget = duration(60 * minutes) if request.steps is None else f"{request.steps} steps"
     if len(groups) > 1:
-        kinds = " and ".join(kind_name(channels) for channels in groups)
+        kinds = " and ".join(map(str, groups))
         request.terminal.note(f"There are {kinds} pictures: each kind gets a model of its own.")
 
-    def tell(channels: int, count: int) -> None:
-        what = f"{count} {kind_name(channels)} picture{'s' * (count > 1)}"
+    def tell(kind: Kind, count: int) -> None:
+        what = f"{count} {kind} picture{'s' * (count > 1)}"
         request.terminal.note(f"Fitting {plain(request.backbone)} on the {what} for {budget}.")
 
     models = fit_models(
@@ -219,12 +217,11 @@ def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models
 
 def _keep(request: Request, models: Models) -> None:
     """Save the models where the user asked for it."""
-    from ..jobs.survey import kind_name
-
     if request.save_model is None:
         return
-    for channels, denoiser in models.items():
+    kinds = {denoiser: kind for kind, denoiser in models.items()}
+    for denoiser, kind in kinds.items():
         place = request.save_model
-        place = place / kind_name(channels) if len(models) > 1 else place
+        place = place / str(kind).replace(" ", "-") if len(kinds) > 1 else place
         denoiser.save_pretrained(place)
         request.terminal.note(f"The model is kept in {plain(place)}")

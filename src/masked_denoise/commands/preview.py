@@ -16,30 +16,28 @@ PREVIEW_MINUTES = 0.25
 def show_preview(request: Request, plan: Plan) -> bool:
     """Write the picture and tell the time; return whether a file could not be used."""
     from ..errors import SettingError
-    from ..images import read_image
-    from ..jobs.batch import model_for
     from ..jobs.preview import expected_seconds, make_preview
-    from ..jobs.survey import by_channels
+    from ..jobs.survey import by_kind
 
-    models = given_models(request)
-    pictures, failures = look_at(request, plan, models)
+    given = given_models(request)
+    pictures, failures = look_at(request, plan, given)
     if not pictures:
         return True
-    groups = by_channels(pictures)
-    group = max(groups.values(), key=len)
+    groups = by_kind(pictures)
+    kind, group = max(groups.items(), key=lambda item: len(item[1]))
     chosen = group[len(group) // 2]
     result = next(task.target for task in plan.tasks if task.source == chosen.path)
     target = result.with_name(f"{result.stem}_preview.png")
     if target.resolve() in {task.source.resolve() for task in plan.tasks}:
         raise SettingError(f"the preview would replace the input {target}; choose another folder")
-    whole = training_minutes(request, group)
-    short = min(whole, PREVIEW_MINUTES)
-    fitting = 60 * sum(training_minutes(request, one) for one in groups.values())
-    models = ready_models(request, models, group, short)
-    denoiser = model_for(read_image(chosen.path), models)
+    minutes = {one: training_minutes(request, one, pictures) for one, pictures in groups.items()}
+    short = min(minutes[kind], PREVIEW_MINUTES)
+    fitting = 60 * sum(minutes.values())
+    models = ready_models(request, given, group, short)
+    denoiser = models[kind]
     made = make_preview(
         chosen.path, target, denoiser,
-        leave_clean=denoiser.channels in leaves_clean(request, models), passes=request.passes,
+        leave_clean=denoiser in leaves_clean(request, models), passes=request.passes,
         seed=request.seed, strength=request.strength, nan=request.nan,
         precision=request.precision, result_suffix=result.suffix,
     )  # fmt: skip

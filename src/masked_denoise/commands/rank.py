@@ -46,6 +46,7 @@ def rank(
     from ..errors import DataError, SettingError
     from ..images import find_images
     from ..jobs.batch import is_for_shipped
+    from ..jobs.survey import by_kind
     from ..pretrained.shipped import DEFAULT_MODEL, SHIPPED, as_grey
     from ..training.ranking import rank_models
 
@@ -54,9 +55,10 @@ def rank(
     pictures, failures = look_at(terminal, [file for file, _ in find_images(noisy)])
     terminal.failed(failures)
     where = options.choose_device(device)
-    if not is_for_shipped(pictures):
+    odd = [group for kind, group in by_kind(pictures).items() if not is_for_shipped(kind)]
+    if odd:
         raise DataError(
-            f"{pictures[0].path} and pictures like it are floats, or integers that do not use "
+            f"{odd[0][0].path} and pictures like it are floats, or integers that do not use "
             f"their scale, and {DEFAULT_MODEL} cannot clean them for the test; use "
             "`masked-denoise compare`"
         )

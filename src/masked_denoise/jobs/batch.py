@@ -18,16 +18,15 @@ from ..images import SUFFIXES, ImageFile, read_image, write_image
 from ..report.crops import spread
 from .overlap import overlap
 from .plan import Task
-from .survey import Failure, Picture, by_channels
+from .survey import Failure, Kind, Picture, by_kind
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
-Models = Mapping[int, "AsymmetricMaskDenoiser"]
+Models = Mapping[Kind, "AsymmetricMaskDenoiser"]
 
 _LOOKS, _LOOK_PIXELS = 8, 1 << 22  # pictures and pixels whose noise is looked at
 _MUCH = 2 / 255  # standard deviation of noise, where white is 1
-DIM = 0.3  # the brightest pixel of 14 bits stored in 16 stands at a quarter of the scale
 
 _FULL = [getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS")]  # for all files
 
@@ -83,9 +82,9 @@ def fit_models(
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
-    on_group: Callable[[int, int], None] | None = None,
-) -> dict[int, AsymmetricMaskDenoiser]:
-    """Return a denoiser fitted on the pictures themselves, one for each number of channels.
+    on_group: Callable[[Kind, int], None] | None = None,
+) -> dict[Kind, AsymmetricMaskDenoiser]:
+    """Return a denoiser fitted on the pictures themselves, one for each kind.
 
     Args:
         pictures: from `survey`; those too small to be trained on, or with NaN, are left out.
@@ -96,58 +95,55 @@ def fit_models(
         seed: of the weights, the masks and the crops.
         device: where to train, for example "cuda"; None for the best there is.
         progress: show a bar.
-        on_group: called as on_group(channels, number of pictures) before each.
+        on_group: called as on_group(kind, number of pictures) before each.
 
     Raises:
         DataError: no picture of a group can be trained on.
         Whatever `AsymmetricMaskDenoiser.fit` raises.
     """
     models = {}
-    for channels, group in by_channels(pictures).items():
-        denoiser = new_denoiser(backbone, channels=channels, preset=preset, seed=seed)
+    for kind, group in by_kind(pictures).items():
+        denoiser = new_denoiser(backbone, channels=kind.channels, preset=preset, seed=seed)
         smallest = max(denoiser.train_strides)
         usable = [
             one.path for one in group if one.finite and min(one.height, one.width) >= smallest
         ]
         if not usable:
             raise DataError(
-                f"none of the {len(group)} pictures of {channels} channels can be trained on: "
+                f"none of the {len(group)} {kind} pictures can be trained on: "
                 f"sides of {smallest} pixels or more, free of NaN, are needed; give a model"
             )
         if on_group is not None:
-            on_group(channels, len(usable))
+            on_group(kind, len(usable))
         budget = {"steps": steps} if steps is not None else {"minutes": minutes or 2.0}
         denoiser.fit(usable, seed=seed, progress=progress, device=device, **budget)
-        models[channels] = denoiser
+        models[kind] = denoiser
         if denoiser.fit_record["stopped"] == "interrupted":
             break
     return models
 
 
-def is_for_shipped(pictures: Sequence[Picture]) -> bool:
-    """Return whether the model that comes with the package is made for such pictures.
+def is_for_shipped(kind: Kind) -> bool:
+    """Return whether the model that comes with the package is made for pictures of a kind.
 
-    These are grey and colour pictures of integers. What values floats have, it cannot know; and
-    where all pictures of 16 bits leave the upper part of their scale empty, as 12 bits stored in 16
-    do, they look black to it.
+    These are grey and colour pictures of integers that use their scale. What values floats have, it
+    cannot know; and dim ones look black to it.
     """
-    deep = [one.brightest for one in pictures if one.dtype != "uint8"]
-    known = all(one.channels in (1, 3) and not one.dtype.startswith("float") for one in pictures)
-    return known and (not deep or max(deep) > DIM)
+    return kind.channels in (1, 3) and kind.values == "integers"
 
 
-def shipped_suits(pictures: Sequence[Picture]) -> bool:
+def shipped_suits(kind: Kind, pictures: Sequence[Picture]) -> bool:
     """Return whether to take the model that comes with the package where no other is asked for.
 
     It knows the noise of cameras, which is alike in neighbouring pixels. Where the noise is
     independent and there is much of it, a network of their own serves pictures better.
     """
-    return is_for_shipped(pictures) and not _is_noise_independent(tuple(pictures))
+    return is_for_shipped(kind) and not _is_noise_independent(tuple(pictures))
 
 
 @functools.lru_cache(maxsize=8)
 def _is_noise_independent(pictures: tuple[Picture, ...]) -> bool:
-    """Return whether some of the pictures, of one number of channels, have much such noise."""
+    """Return whether some of the pictures, of one kind, have much such noise."""
     from ..noise import measure_noise
 
     some = spread(pictures, _LOOKS)
@@ -161,21 +157,21 @@ def _is_noise_independent(pictures: tuple[Picture, ...]) -> bool:
 
 
 def shipped_models(
-    pictures: Sequence[Picture], device: str | None = None
-) -> dict[int, AsymmetricMaskDenoiser]:
-    """Return the model that comes with the package, for each kind of pictures that it is made for.
+    kinds: Iterable[Kind], device: str | None = None
+) -> dict[Kind, AsymmetricMaskDenoiser]:
+    """Return the model that comes with the package, for each of the kinds that it is made for.
 
     Args:
-        pictures: from `survey`.
+        kinds: of pictures.
         device: where the networks go; None for the CPU.
     """
     from ..pretrained.shipped import as_grey, load_shipped
 
-    kinds = [channels for channels, group in by_channels(pictures).items() if is_for_shipped(group)]
+    kinds = [kind for kind in kinds if is_for_shipped(kind)]
     if not kinds:
         return {}
     colour = load_shipped().to(device or "cpu")
-    return {channels: colour if channels == 3 else as_grey(colour) for channels in kinds}
+    return {kind: colour if kind.channels == 3 else as_grey(colour) for kind in kinds}
 
 
 def adapt_models(
@@ -187,10 +183,10 @@ def adapt_models(
     device: str | None = None,
     progress: bool = True,
 ) -> None:
-    """Adapt each student to the pictures of its kind, in place.
+    """Adapt each student to the pictures that it is for, in place.
 
     Args:
-        models: students by number of channels.
+        models: students by kind; one may be there for several.
         pictures: from `survey`; those one pixel wide, or with NaN, are left out.
         minutes: budget of training of each.
         seed: of the run.
@@ -201,23 +197,26 @@ def adapt_models(
         DataError: no picture of a kind can be used.
         Whatever `AsymmetricMaskDenoiser.adapt` raises.
     """
-    for channels, group in by_channels(pictures).items():
+    groups: dict[AsymmetricMaskDenoiser, list[Picture]] = {}
+    for kind, group in by_kind(pictures).items():
+        groups.setdefault(models[kind], []).extend(group)
+    for model, group in groups.items():
         usable = [one.path for one in group if one.finite and min(one.height, one.width) >= 2]
         if not usable:
             raise DataError(
-                f"none of the {len(group)} pictures of {channels} channels can be learnt from: "
-                "sides of 2 pixels or more, free of NaN, are needed; leave out --adapt"
+                f"none of the {len(group)} pictures of {model.channels} channels can be learnt "
+                "from: sides of 2 pixels or more, free of NaN, are needed; leave out --adapt"
             )
-        models[channels].adapt(usable, minutes=minutes, seed=seed, device=device, progress=progress)
-        if models[channels].fit_record["stopped"] == "interrupted":
+        model.adapt(usable, minutes=minutes, seed=seed, device=device, progress=progress)
+        if model.fit_record["stopped"] == "interrupted":
             return
 
 
 def denoise_files(
     tasks: Iterable[Task],
-    models: Models,
+    models: Mapping[Path, AsymmetricMaskDenoiser],
     *,
-    leave_clean: Collection[int] = (),
+    leave_clean: Collection[AsymmetricMaskDenoiser] = (),
     passes: int | None = None,
     seed: int = 0,
     strength: float = 1.0,
@@ -235,9 +234,9 @@ def denoise_files(
 
     Args:
         tasks: what to denoise.
-        models: a denoiser by number of channels.
-        leave_clean: numbers of channels of which pictures with hardly any noise stay as they are;
-            for models of the package.
+        models: the denoiser of each source.
+        leave_clean: those that leave pictures with hardly any noise as they are: models of the
+            package.
         passes, seed, strength, nan, precision: as for `AsymmetricMaskDenoiser.denoise`.
         quality: of JPEG, where that is written.
         on_file: called after every file, in their order, in the thread of the caller.
@@ -256,14 +255,12 @@ def denoise_files(
     def work(task: Task, held: _Held) -> _Held:
         start = time.perf_counter()
         _check_disk(trouble)
-        model = model_for(held.image, models)
+        model = models[task.source]
         pixels = model.denoise(
             held.image.pixels, passes=passes, seed=seed, strength=strength, nan=nan,
             precision=precision,
         )  # fmt: skip
-        is_clean = model.channels in leave_clean and was_clean(
-            held.image.pixels, pixels, strength=strength
-        )
+        is_clean = model in leave_clean and was_clean(held.image.pixels, pixels, strength=strength)
         image = held.image if is_clean else replace(held.image, pixels=pixels)
         return _Held(image, held.seconds + time.perf_counter() - start, is_clean)
 
@@ -314,17 +311,10 @@ def new_denoiser(
         return AsymmetricMaskDenoiser(backbone, channels=channels, preset=preset, **settings)  # type: ignore[arg-type]
 
 
-def model_for(image: ImageFile, models: Models) -> AsymmetricMaskDenoiser:
-    """Return the denoiser for a picture, by its channels.
-
-    Raises:
-        DataError: there is none for so many channels.
-    """
-    channels = image.pixels.shape[2] if image.pixels.ndim == 3 else 1
-    if channels not in models:
-        known = " or ".join(map(str, sorted(models)))
-        raise DataError(f"it has {channels} channels, the model takes {known}")
-    return models[channels]
+def by_source(pictures: Sequence[Picture], models: Models) -> dict[Path, AsymmetricMaskDenoiser]:
+    """Return the denoiser of each picture, by its path; pictures of other kinds are left out."""
+    groups = by_kind(pictures).items()
+    return {one.path: models[kind] for kind, group in groups if kind in models for one in group}
 
 
 def _reason(error: Exception) -> str:

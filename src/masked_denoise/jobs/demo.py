@@ -14,9 +14,9 @@ from ..pretrained.shipped import DEFAULT_MODEL
 from ..report.page import ReportEntry, write_report
 from ..report.panel import side_by_side
 from ..samples import list_samples, sample_path
-from .batch import denoise_files, fit_models, shipped_models
+from .batch import by_source, denoise_files, fit_models, shipped_models
 from .plan import Task, check_writable
-from .survey import survey
+from .survey import by_kind, survey
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def run_demo(
     }
     pictures, _ = survey(sources.values())
     if minutes is None and steps is None:
-        models, origin = shipped_models(pictures, device), f"{DEFAULT_MODEL}, which never saw them"
+        models = shipped_models(by_kind(pictures), device)
+        origin = f"{DEFAULT_MODEL}, which never saw them"
     else:
         tell(f"fitting a model on the {len(names)} noisy samples, without their clean pictures")
         models = fit_models(
@@ -83,7 +84,7 @@ def run_demo(
         budget = f"{steps} steps" if steps is not None else f"{minutes or 0:g} min"
         origin = f"a model fitted for {budget} on these noisy pictures alone"
     tell(f"denoising with {origin}")
-    summary = denoise_files(tasks.values(), models, seed=seed)
+    summary = denoise_files(tasks.values(), by_source(pictures, models), seed=seed)
     for failure in summary.failures:
         raise ImageWriteError(str(failure))
     samples, rows, entries = [], [], []

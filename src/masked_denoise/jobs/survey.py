@@ -8,11 +8,34 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..errors import MaskedDenoiseError, PixelError, SettingError, SizeError
 from ..images import ImageFile, read_image
+
+DIM = 0.3  # the brightest pixel of 14 bits stored in 16 stands at a quarter of the scale
+
+
+class Kind(NamedTuple):
+    """What pictures have in common that one model takes: channels, and how their values are meant.
+
+    Integers fill the scale of their type; `dim` ones, of more than 8 bits, leave its upper part
+    empty, as 12 bits stored in 16 do; what values floats have, only the pictures tell.
+    """
+
+    channels: int
+    values: Literal["integers", "dim", "floats"] = "integers"
+
+    def __str__(self) -> str:
+        """Return what such pictures are called.
+
+        >>> [str(Kind(1)), str(Kind(2, "floats")), str(Kind(3, "dim"))]
+        ['grey', '2-channel float', 'dim colour']
+        """
+        colours = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
+        return {"dim": f"dim {colours}", "floats": f"{colours} float"}.get(self.values, colours)
 
 
 @dataclass(frozen=True)
@@ -95,19 +118,25 @@ def survey(
     return pictures, failures
 
 
-def by_channels(pictures: Sequence[Picture]) -> dict[int, list[Picture]]:
-    """Return the pictures by their number of channels, the fewest channels first."""
-    counts = sorted({picture.channels for picture in pictures})
-    return {count: [one for one in pictures if one.channels == count] for count in counts}
+def by_kind(pictures: Sequence[Picture]) -> dict[Kind, list[Picture]]:
+    """Return the pictures by their kind, the fewest channels first.
 
-
-def kind_name(channels: int) -> str:
-    """Return what pictures of so many channels are called.
-
-    >>> [kind_name(channels) for channels in (1, 2, 3)]
-    ['grey', '2-channel', 'colour']
+    Those of 16 bits are dim where all of as many channels are: one dark picture among others is
+    just dark.
     """
-    return {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
+    brightest: dict[int, float] = {}
+    for one in pictures:
+        if one.dtype == "uint16":
+            brightest[one.channels] = max(one.brightest, brightest.get(one.channels, 0.0))
+    groups: dict[Kind, list[Picture]] = {}
+    for one in pictures:
+        kind = Kind(one.channels)
+        if one.dtype.startswith("float"):
+            kind = Kind(one.channels, "floats")
+        elif one.dtype == "uint16" and brightest[one.channels] <= DIM:
+            kind = Kind(one.channels, "dim")
+        groups.setdefault(kind, []).append(one)
+    return {kind: groups[kind] for kind in sorted(groups)}
 
 
 def _picture(path: Path, image: ImageFile) -> Picture:
