@@ -12,8 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from masked_denoise import AsymmetricMaskDenoiser, cosine, from_pretrained
-from masked_denoise.cosine import AMPLE, LOUD, LUMA, PHOTOGRAPHS, SHARE, SHARP, threshold_cosines
+from masked_denoise import AsymmetricMaskDenoiser, cosine, from_pretrained, inference
+from masked_denoise.cosine import (
+    AMPLE,
+    BLIND,
+    LOUD,
+    LUMA,
+    PHOTOGRAPHS,
+    SEEING,
+    SHARE,
+    Limit,
+    threshold_cosines,
+)
 from masked_denoise.errors import SettingError, WeightsError
 from masked_denoise.sharpness import sharpness
 
@@ -53,7 +63,7 @@ def by_windows(image: np.ndarray, threshold: float, side: int, step: int) -> np.
 def test_against_its_definition_in_loops(size: tuple[int, int], level: float) -> None:
     image = 0.5 + 0.1 * noise(1, 1, *size).double()
     rest = level * noise(1, 1, *size, seed=1).double()
-    result = threshold_cosines(image, image + rest, threshold=0.15, limited=False)
+    result = threshold_cosines(image, image + rest, threshold=0.15, limit=None)
     offset = np.sort((rest - rest.mean()).abs().numpy().ravel())
     removed = np.sqrt(3) * 1.4826 * offset[(offset.size - 1) // 2]
     share = min(SHARE, 0.15 / (AMPLE * removed))
@@ -106,7 +116,7 @@ def test_faint_noise_goes_and_edges_stay() -> None:
     clean[..., 40:] = torch.tensor([0.9, 0.4, 0.2]).view(1, 3, 1, 1)
     rest = 0.01 * noise(1, 3, 96, 96)
     noisy = clean + 0.08 * noise(1, 3, 96, 96, seed=1)
-    result = threshold_cosines(clean + rest, noisy, threshold=PHOTOGRAPHS, limited=False)
+    result = threshold_cosines(clean + rest, noisy, threshold=PHOTOGRAPHS, limit=None)
     left = (result - clean)[..., [*range(36), *range(44, 96)]]  # the edge is at 40
     assert float(left.square().mean()) < 0.1 * float(rest.square().mean())
     assert float((result - clean).abs().max()) < 0.07
@@ -247,8 +257,8 @@ def test_no_more_is_removed_than_noise() -> None:
     noisy = 0.5 + texture + 0.005 * noise(1, 3, 96, 96)
     flat = torch.full_like(noisy, 0.5)  # a network that takes all of it for noise
     kept, lost = (
-        threshold_cosines(flat, noisy, threshold=PHOTOGRAPHS, limited=limited)
-        for limited in (True, False)
+        threshold_cosines(flat, noisy, threshold=PHOTOGRAPHS, limit=limit)
+        for limit in (SEEING, None)
     )
     there = (slice(None), slice(None), slice(16, 80), slice(72, 88))
     share = [float(((one - 0.5) * texture)[there].sum() / texture[there].square().sum())
@@ -273,10 +283,9 @@ def _sharpness(image: Tensor) -> float:
 
 
 def test_sharp_pictures_are_told_from_smooth_ones() -> None:
-    first, last = SHARP
     sharp, smooth = (_picture(smooth=one) for one in (False, True))
-    assert _sharpness(sharp) > last
-    assert _sharpness(smooth) < first
+    assert _sharpness(sharp) > max(SEEING.last, BLIND.last)
+    assert _sharpness(smooth) < min(SEEING.first, BLIND.first)
     assert abs(_sharpness(0.5 + 0.5 * (sharp - 0.5)) - _sharpness(sharp)) < 0.05  # of any contrast
     assert abs(_sharpness(sharp.repeat(1, 1, 5, 4)) - _sharpness(sharp)) < 0.1  # of any size
     assert _sharpness(sharp[..., :23]) == 0  # too small to tell
@@ -291,21 +300,39 @@ def test_a_frame_makes_no_picture_sharp() -> None:
     everywhere = luma + 0.01 * noise(*luma.shape)
     framed = everywhere.clone()
     framed[:, :, 128:] = 0
-    assert float(sharpness(luma, framed)) < SHARP[0]
-    assert float(sharpness(luma, everywhere)) > SHARP[0]  # were it part of the picture
+    assert float(sharpness(luma, framed)) < SEEING.first
+    assert float(sharpness(luma, everywhere)) > SEEING.first  # were it part of the picture
 
 
-def test_less_is_removed_from_sharp_pictures() -> None:
+@pytest.mark.parametrize("limit", [SEEING, BLIND])
+def test_less_is_removed_from_sharp_pictures(limit: Limit) -> None:
     left = []
     for smooth in (True, False):
         clean = _picture(smooth=smooth)
         texture = 0.03 * noise(1, 3, 128, 160, seed=7)
         texture[..., :80] = 0
         noisy = clean + texture + 0.01 * noise(1, 3, 128, 160)
-        result = threshold_cosines(clean, noisy, threshold=PHOTOGRAPHS)
+        result = threshold_cosines(clean, noisy, threshold=PHOTOGRAPHS, limit=limit)
         left.append(float(((result - clean) * texture).sum() / texture.square().sum()))
         assert float((result - clean)[..., :64].std()) < 0.6 * 0.01  # noise goes from both
     assert left[1] > left[0] + 0.1
+
+
+def test_a_masked_network_does_not_blur_sharp_pictures_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An untrained one gives each pixel the mean of its neighbours."""
+    clean = _picture(smooth=False)[0].clone()
+    clean[:, :, :64] = 0.5  # a calm place, which tells how much noise there is
+    noisy = clean + 0.01 * noise(3, 128, 160)
+    denoiser = AsymmetricMaskDenoiser("fast-unet", dct_threshold=PHOTOGRAPHS).eval()
+
+    def error() -> float:
+        return float((denoiser.denoise(noisy) - clean).std())
+
+    limited = error()
+    monkeypatch.setattr(inference, "BLIND", None)
+    assert limited < 0.5 * error()
 
 
 def test_pictures_without_any_noise_are_left_alone() -> None:

@@ -9,6 +9,7 @@ few are left count more.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,20 +36,38 @@ SHARE = 0.4  # of the noisy image that is put back before, at most
 AMPLE = 8.0  # full threshold over the standard deviation of the noise put back, at least
 BLOCK, AROUND = 4, 3  # what is removed is measured in squares of 12 pixels, one every 4
 CALM = 0.25  # share of the squares from which less is removed than what is taken for noise
-BEYOND = (2.0, 1.0)  # most that is removed from a square, over that: of smooth pictures, of sharp
-SHARP = (0.5, 0.7)  # sharpness of a picture, from and to which it passes from smooth to sharp
 LIMIT = 4.0  # most that a colour difference may change, in robust deviations of the change
 
 
+class Limit(NamedTuple):
+    """How many times the noise may be removed from a square of a picture.
+
+    Attributes:
+        smooth: of pictures that are smooth seen pixel by pixel.
+        sharp: of those that are sharp in every pixel.
+        first, last: the sharpness from which and to which pictures pass from the one to the other.
+    """
+
+    smooth: float
+    sharp: float
+    first: float
+    last: float
+
+
+SEEING = Limit(2.0, 1.0, 0.5, 0.7)  # after networks that see the pixels that they predict
+BLIND = Limit(3.0, 1.0, 0.35, 0.5)  # after others: they remove their own errors, too, and blur
+
+
 def threshold_cosines(
-    image: Tensor, noisy: Tensor, *, threshold: float, limited: bool = True
+    image: Tensor, noisy: Tensor, *, threshold: float, limit: Limit | None = SEEING
 ) -> Tensor:
     """Return a denoised image without the small coefficients of its cosine transforms.
 
     A share of the noisy image is put back first: texture comes with it that was taken for noise,
     and noise that is faint against the threshold. Where more than noise was removed in the end,
     some is put back: noise is everywhere, so the calmer places tell how much it is. Of pictures
-    that are sharp in every pixel no more than that is removed, of others up to twice as much.
+    that are sharp in every pixel no more than that is removed, of others up to twice as much, or
+    three times (`Limit`).
     The transforms are orthonormal, and so are the colour channels that they are taken of: white
     noise of standard deviation s has coefficients of standard deviation s. Means of windows stay.
     Colour differences are transformed at half the resolution, and change no more than `LIMIT`
@@ -60,8 +79,7 @@ def threshold_cosines(
             third power of (removed / `QUIET`), so that a clean photograph keeps its texture; of
             images that had much it is higher, by (removed / `LOUD`), and the share smaller.
         threshold: coefficients below it are set to zero, on the 0..1 scale.
-        limited: whether no more may be removed than noise. Not where the network saw no pixel that
-            it predicted: what it removed is its own error, too.
+        limit: how much may be removed: `SEEING` or `BLIND`, as the network was; None for all.
 
     Raises:
         SettingError: the threshold is negative.
@@ -88,24 +106,25 @@ def threshold_cosines(
     luma = mixed[:, :1] if colours else mixed
     luma = _without_small(luma, least, LUMA)
     if not colours:
-        return (_limit_removed(luma, before, noisy) if limited else luma) / math.sqrt(3)
+        return (_limit_removed(luma, before, noisy, limit) if limit else luma) / math.sqrt(3)
     chroma = clean[:, 1:]
     small = _without_small(_half(mixed[:, 1:]), least.expand(-1, 2, -1, -1), CHROMA)
     change = _enlarged(small, 2, image) - chroma
     most = LIMIT * _deviation(change, counted, every) * fall
     chroma = chroma + change.clamp(-most, most)
     result = torch.cat([luma, chroma], dim=1)
-    result = _limit_removed(result, before, noisy) if limited else result
+    result = _limit_removed(result, before, noisy, limit) if limit else result
     return _opponent(result, back=True).contiguous()
 
 
-def _limit_removed(clean: Tensor, before: Tensor, noisy: Tensor) -> Tensor:
+def _limit_removed(clean: Tensor, before: Tensor, noisy: Tensor, limit: Limit) -> Tensor:
     """Return the denoised image, nearer to the noisy one where more was removed than noise.
 
     Args:
         clean, before: (B, C, H, W), denoised and noisy; of three channels luma is the first, and
             decides for all.
         noisy: as it came: where it is constant there is no noise to be measured.
+        limit: how much that is.
     """
     rest = before - clean
     first = slice(0, 1) if rest.shape[1] == 3 else slice(None)
@@ -116,17 +135,16 @@ def _limit_removed(clean: Tensor, before: Tensor, noisy: Tensor) -> Tensor:
     counted = carries_noise(noisy, every=(BLOCK * rows, BLOCK * columns))
     some = removed[..., ::rows, ::columns].flatten(2)
     usual = lower_quantile(some, CALM, counted.flatten(2))[..., None, None]
-    most = _most_removed(clean[:, first], before[:, first]) * usual
+    most = _most_removed(clean[:, first], before[:, first], limit) * usual
     share = (most / removed.clamp_min(TINY)).clamp_max(1)
     return before - _enlarged(share, BLOCK, clean) * rest
 
 
-def _most_removed(clean: Tensor, before: Tensor) -> Tensor:
+def _most_removed(clean: Tensor, before: Tensor, limit: Limit) -> Tensor:
     """Return how many times the noise may be removed from a square: (B, C, 1, 1)."""
     planes = (x.flatten(0, 1)[:, None] / math.sqrt(3) for x in (clean, before))
-    (first, last), (smooth, sharp) = SHARP, BEYOND
-    share = ((sharpness(*planes) - first) / (last - first)).clamp(0, 1)
-    return (smooth + (sharp - smooth) * share).view(*clean.shape[:2], 1, 1)
+    share = ((sharpness(*planes) - limit.first) / (limit.last - limit.first)).clamp(0, 1)
+    return (limit.smooth + (limit.sharp - limit.smooth) * share).view(*clean.shape[:2], 1, 1)
 
 
 def _deviation(x: Tensor, counted: Tensor, every: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .calls import Job, NetworkCalls
 from .chroma import smooth_chroma
-from .cosine import threshold_cosines
+from .cosine import BLIND, SEEING, threshold_cosines
 from .observation import weighed
 from .ops import MaskedImage, replace
 from .pixels import reflect_pad
@@ -119,7 +119,7 @@ def _finished(
     if denoiser.dct_threshold:
         clean = threshold_cosines(
             clean, known, threshold=denoiser.dct_threshold,
-            limited=isinstance(denoiser.scheme, NothingHidden),
+            limit=SEEING if isinstance(denoiser.scheme, NothingHidden) else BLIND,
         )  # fmt: skip
     mixed = clean if strength == 1 else torch.lerp(noisy, clean, strength)
     return (mixed if bad is None else torch.where(bad, clean, mixed)).to(image.dtype)
@@ -149,13 +149,12 @@ def _denoise_piece(
     """Return the mean of `passes` draws over one tile, refined if so set; tell `spread` of them."""
     denoiser, place = calls.denoiser, _place(image, bad, origin)
     scheme = denoiser.scheme.inference or denoiser.scheme
-    turned = turns_passes(denoiser)
 
     def draws() -> Iterator[tuple[MaskedImage, int]]:
         for draw in range(passes):
             key = Key(seed, Purpose.INFER, draw)
             masked = MaskedImage(image, scheme, key, denoiser.stride, of_pass=True, **place)
-            yield masked, TURNS[draw % len(TURNS)] if turned else 0
+            yield masked, _turn_of(denoiser, draw)
 
     passed = merged_draws(calls, draws())
     if spread is not None:
@@ -179,13 +178,19 @@ def _refine_piece(
     keys = [Key(seed, Purpose.REFINE, draw) for draw in range(settings.draws)]
     shared = settings.draws if settings.balanced else 0
     copies = (replace(image, denoised, settings.share, [k], draws=shared, **place) for k in keys)
+    turns = [_turn_of(calls.denoiser, key.draw + 1) for key in keys]  # the image was seen upright
     if not settings.masked:
-        return _mean(calls.run((copy, 0) for copy in copies), image)
+        return _mean(calls.run(zip(copies, turns, strict=True)), image)
     draws = (
-        (MaskedImage(copy, scheme, key, of_pass=True, **place), 0)
-        for copy, key in zip(copies, keys, strict=True)
+        (MaskedImage(copy, scheme, key, of_pass=True, **place), turn)
+        for copy, key, turn in zip(copies, keys, turns, strict=True)
     )
     return _mean(merged_draws(calls, draws), image)
+
+
+def _turn_of(denoiser: AsymmetricMaskDenoiser, draw: int) -> int:
+    """Return how the network sees the image in one of several draws."""
+    return TURNS[draw % len(TURNS)] if turns_passes(denoiser) else 0
 
 
 def merged_draws(calls: NetworkCalls, draws: Iterable[tuple[MaskedImage, int]]) -> Iterator[Tensor]:
