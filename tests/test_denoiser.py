@@ -236,7 +236,7 @@ def test_denoise_is_its_definition_bit_for_bit(scheme: MaskScheme, stride: int) 
         key = Key(7, Purpose.REFINE, draw)
         back = replacement((15, 18), 1, 0.3, key=key, draws=2 if settings.balanced else 0)
         replaced = torch.where(back, image, first)
-        result += one_pass(denoiser, replaced, key, 0)
+        result += one_pass(denoiser, replaced, key, draw + 1)
     denoiser.stride = stride
     assert torch.equal(denoiser.denoise(image, passes=3, seed=7), result / 2)
 
@@ -507,15 +507,18 @@ def test_masked_and_plain_refinement_run_the_network_as_often_as_they_say() -> N
     assert counts[:3] == [4, 4 + 10, 4 + 5]
 
 
-def test_plain_refinement_is_the_mean_over_replaced_images() -> None:
+@pytest.mark.parametrize("turns", [True, False])
+def test_plain_refinement_is_the_mean_over_replaced_images(turns: bool) -> None:
     image = picture(1, 3, 12, 12)
-    plain = make(refine=False, observation=0.0, residual=False)
-    refined = make(refine=Refinement(4, 0.3, masked=False), observation=0.0, residual=False)
+    settings = {"observation": 0.0, "residual": False, "turns": turns}
+    plain = make(refine=False, **settings)
+    refined = make(refine=Refinement(4, 0.3, masked=False), **settings)
     first, expected = plain.denoise(image), torch.zeros_like(image)
     for draw in range(4):
         mask = replacement((12, 12), 1, 0.3, key=Key(0, Purpose.REPLACE, draw))
         with torch.no_grad():
-            expected += plain.backbone(torch.where(mask, image, first)) / 4
+            turn = TURNS[draw + 1] if turns else 0
+            expected += plain.predict(torch.where(mask, image, first), turn=turn) / 4
     torch.testing.assert_close(refined.denoise(image), expected)
 
 
