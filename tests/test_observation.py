@@ -379,7 +379,7 @@ def test_pictures_too_small_to_measure_are_trained_on_as_before() -> None:
 
 def test_the_reason_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     make().fit(exposed(scene()), **{**FAST, "progress": True})
-    assert "at most): preset 'independent'" in capfd.readouterr().err
+    assert "from pixel to pixel: preset 'independent'" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("picture", [exposed(scene()), blurred()], ids=["independent", "alike"])

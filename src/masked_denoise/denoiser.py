@@ -62,7 +62,8 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             channels; 0 for none. Default 8.
         dct_threshold: coefficients below it are taken out of the result, on the 0..1 scale
             (`threshold_cosines`), 0 for none. Default 0.07, which is 18 of 255.
-        turns: whether the network sees every pass turned or mirrored another way. Default True.
+        turns: whether the network sees every pass, and every draw of R3, turned or mirrored another
+            way. Default True.
             The passes of a student, which could not differ otherwise, always are.
         value_range: (low, high) of float images; integers scale by their dtype.
         noise_level: for observation="measured": (slope, offset) of the noise's variance over the

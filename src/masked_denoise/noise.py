@@ -23,6 +23,7 @@ from .noise_report import (
     NEGLIGIBLE_SIGMA,
     ChannelNoise,
     NoiseReport,
+    colour_tells,
     main_channel,
     plot_noise,
 )
@@ -60,9 +61,10 @@ def measure_noise(
 
     No clean images are needed; at least a few flat patches of 32 x 32 pixels are. The advised
     training stride is the smallest of 1 to 5 at which the noise of luma is correlated less than
-    ``correlation_limit``; the stride at inference is 1, which measured best with any. What is
-    measured is the noise of flat areas: where JPEG smooths those, that of textured areas is
-    stronger; and where all is textured, texture counts as noise.
+    ``correlation_limit``, or 1 where that of colour shows that luma has only texture in common; the
+    stride at inference is 1, which measured best with any. What is measured is the noise of flat
+    areas: where JPEG smooths those, that of textured areas is stronger; and where all is textured,
+    texture counts as noise.
 
     Args:
         images: One image or any iterable of them (read once, one at a time): arrays (H, W) or
@@ -345,6 +347,17 @@ def _advise(channels: tuple[ChannelNoise, ...], limit: float) -> tuple[int, int,
     if max(channel.sigma for channel in channels) < NEGLIGIBLE_SIGMA:
         return 1, 1, f"There is nearly nothing to remove: {level}, less than half a step of 8 bits."
     correlation = luma.correlation[:LARGEST_STRIDE]
+    if correlation[0] >= limit and colour_tells(channels):
+        most = max(named[name].correlation[0] for name in ("Cb", "Cr"))
+        return (
+            1,
+            1,
+            (
+                f"Train at stride 1: neighbouring pixels have independent colour noise (correlation "
+                f"{most:.2f}), so that what their luma shares ({correlation[0]:.2f}) is texture. "
+                "Denoise at stride 1."
+            ),
+        )
     under = [d for d, value in enumerate(correlation, start=1) if value < limit]
     train = under[0] if under else LARGEST_STRIDE
     there = correlation[train - 1]

@@ -74,11 +74,7 @@ def _decision(batches: Batches) -> Decision | None:
     except (DataError, PixelError):  # too small; or not finite, which training will tell better
         return None
     if report.independent:
-        most = max(channel.correlation[0] for channel in report.channels)
-        reason = (
-            "noise is independent from pixel to pixel (neighbours are correlated "
-            f"{most:.2f} at most): preset 'independent'"
-        )
+        reason = "noise is independent from pixel to pixel: preset 'independent'"
         return Decision("independent", {}, reason)
     if report.luma.sigma < NEGLIGIBLE_SIGMA:
         return Decision("default", {}, "there is nearly no noise")
