@@ -12,7 +12,12 @@ from masked_denoise import AsymmetricMaskDenoiser, from_pretrained
 from masked_denoise.camera_noise import CameraNoise
 from masked_denoise.errors import SettingError, WeightsError
 from masked_denoise.images import ImageFile, read_image, write_image
-from masked_denoise.jobs.batch import is_for_shipped, shipped_models, shipped_suits
+from masked_denoise.jobs.batch import (
+    is_for_shipped,
+    prefer_shipped,
+    shipped_models,
+    shipped_suits,
+)
 from masked_denoise.jobs.survey import Kind, Picture
 from masked_denoise.metrics import score
 from masked_denoise.pretrained.shipped import SHIPPED, as_grey, load_shipped
@@ -77,7 +82,7 @@ def test_only_integers_of_one_or_three_channels_are_for_it() -> None:
     assert shipped_models([Kind(2)]) == {}
 
 
-def test_independent_noise_is_for_another_network(tmp_path: Path) -> None:
+def test_independent_noise_of_grey_pictures_is_for_another_network(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
 
     def suits(name: str, noisy: np.ndarray) -> bool:
@@ -89,9 +94,9 @@ def test_independent_noise_is_for_another_network(tmp_path: Path) -> None:
 
     white = random.standard_normal((128, 128, 3))
     assert not suits("grey.png", 0.5 + 0.1 * white[..., 0])
-    assert not suits("colour.png", 0.5 + 0.1 * white)
-    assert suits("little.png", 0.5 + 0.004 * white)
-    assert suits("small.png", 0.5 + 0.1 * white[:20, :20])
+    assert suits("colour.png", 0.5 + 0.1 * white)
+    assert suits("little.png", 0.5 + 0.004 * white[..., 0])
+    assert suits("small.png", 0.5 + 0.1 * white[:20, :20, 0])
     shared = white.mean(2) + np.roll(white, 1, 1).mean(2) + np.roll(white, 1, 0).mean(2)
     assert suits("alike.png", 0.5 + 0.1 * shared)
 
@@ -121,3 +126,29 @@ def test_the_grey_model_is_ready_and_made_without_disturbing_anything() -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert not grey.training
     assert grey.passes == 3
+
+
+def test_a_fitted_model_is_kept_only_where_it_does_better(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    white = random.standard_normal((96, 96, 3))
+    alike = sum(np.roll(white, shift, (0, 1)) for shift in ((0, 0), (0, 1), (1, 0), (1, 1))) / 2
+    clean = np.linspace(0.2, 0.8, 96)[:, None, None] * np.ones((96, 3))
+
+    def compared(
+        name: str, noise: np.ndarray, fitted: AsymmetricMaskDenoiser
+    ) -> tuple[AsymmetricMaskDenoiser, dict[str, float]]:
+        noisy = (255 * (clean + 0.05 * noise)).round().clip(0, 255).astype(np.uint8)
+        write_image(tmp_path / name, ImageFile(noisy))
+        return prefer_shipped(fitted, Kind(3), [Picture(tmp_path / name, 96, 96, 3, "uint8")])
+
+    untrained = AsymmetricMaskDenoiser("fast-student", preset="student").eval()
+    better, psnr = compared("a.png", alike, untrained)
+    assert better is not untrained
+    assert psnr["camera-small"] > psnr["fitted"] + 3
+    turned = load_shipped()
+    turned.passes = 8
+    better, psnr = compared("a.png", alike, turned)
+    assert (better is turned) == (psnr["fitted"] >= psnr["camera-small"])
+    assert abs(psnr["fitted"] - psnr["camera-small"]) < 0.5
+    assert compared("white.png", white, untrained) == (untrained, {})
+    assert prefer_shipped(untrained, Kind(3, "floats"), []) == (untrained, {})

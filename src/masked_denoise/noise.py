@@ -349,15 +349,10 @@ def _advise(channels: tuple[ChannelNoise, ...], limit: float) -> tuple[int, int,
     correlation = luma.correlation[:LARGEST_STRIDE]
     if correlation[0] >= limit and colour_tells(channels):
         most = max(named[name].correlation[0] for name in ("Cb", "Cr"))
-        return (
-            1,
-            1,
-            (
-                f"Train at stride 1: neighbouring pixels have independent colour noise (correlation "
-                f"{most:.2f}), so that what their luma shares ({correlation[0]:.2f}) is texture. "
-                "Denoise at stride 1."
-            ),
-        )
+        return 1, 1, (
+            f"Train at stride 1: colour noise is independent from pixel to pixel ({most:.2f}), so "
+            f"that what luma shares ({correlation[0]:.2f}) is texture. Denoise at stride 1."
+        )  # fmt: skip
     under = [d for d, value in enumerate(correlation, start=1) if value < limit]
     train = under[0] if under else LARGEST_STRIDE
     there = correlation[train - 1]

@@ -153,7 +153,8 @@ def denoise(
     request = Request(
         terminal=Terminal(quiet), output=output, model=model, clean=clean, report=report,
         save_model=None if preview else save_model, backbone=backbone or "fast-unet",
-        preset=preset, minutes=minutes, adapt=adapt, steps=fit_steps, seed=seed,
+        preset=preset, own_network=bool(backbone or preset), minutes=minutes, adapt=adapt,
+        steps=fit_steps, seed=seed,
         device=options.choose_device(device), precision=options.check_precision(precision),
         passes=passes, strength=strength, nan=nan, quality=quality,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SettingError
 from ..pretrained.shipped import DEFAULT_MODEL, SHIPPED, as_grey
-from .terminal import Terminal, duration, plain
+from .terminal import Terminal, duration, number, plain
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
@@ -35,6 +35,7 @@ class Request:
     save_model: Path | None
     backbone: str
     preset: str | None
+    own_network: bool  # whether the network or the recipe was named
     minutes: float | None
     adapt: float | None
     steps: int | None
@@ -212,7 +213,29 @@ def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models
     _keep(request, models)
     if stopped:
         raise KeyboardInterrupt
-    return models
+    return models if request.own_network else _better(request, models, groups)
+
+
+def _better(
+    request: Request, models: Models, groups: Mapping[Kind, Sequence[Picture]]
+) -> dict[Kind, AsymmetricMaskDenoiser]:
+    """Return each fitted model, or the one of the package where that does better."""
+    from ..jobs.batch import FITTED, prefer_shipped
+
+    chosen = {}
+    for kind, model in models.items():
+        chosen[kind], psnr = prefer_shipped(model, kind, groups[kind], seed=request.seed)
+        if psnr:
+            ours, theirs = (number(psnr[name], 2) for name in (FITTED, DEFAULT_MODEL))
+            taken = "the former is taken."
+            if chosen[kind] is not model:
+                forced = f"--backbone {request.backbone} takes the fitted one in any case"
+                taken = f"the latter is taken ({forced})."
+            request.terminal.note(
+                f"On simulated noise like that of the {kind} pictures the fitted model has {ours} "
+                f"dB, {DEFAULT_MODEL} {theirs} dB: {taken}"
+            )
+    return chosen
 
 
 def _keep(request: Request, models: Models) -> None:

@@ -27,6 +27,7 @@ Models = Mapping[Kind, "AsymmetricMaskDenoiser"]
 
 _LOOKS, _LOOK_PIXELS = 8, 1 << 22  # pictures and pixels whose noise is looked at
 _MUCH = 2 / 255  # standard deviation of noise, where white is 1
+FITTED, COMPARED = "fitted", 2.0  # name of a fitted model beside others; millions of pixels
 
 _FULL = [getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS")]  # for all files
 
@@ -135,14 +136,17 @@ def is_for_shipped(kind: Kind) -> bool:
 def shipped_suits(kind: Kind, pictures: Sequence[Picture]) -> bool:
     """Return whether to take the model that comes with the package where no other is asked for.
 
-    It knows the noise of cameras, which is alike in neighbouring pixels. Where the noise is
-    independent and there is much of it, a network of their own serves pictures better.
+    It knows the noise of cameras, which is alike in neighbouring pixels. Where grey pictures have
+    much noise that is independent, a network of their own serves them better. Colour ones it does
+    not: two minutes of it are no better on average.
     """
-    return is_for_shipped(kind) and not _is_noise_independent(tuple(pictures))
+    if not is_for_shipped(kind):
+        return False
+    return kind.channels == 3 or not is_noise_independent(tuple(pictures))
 
 
 @functools.lru_cache(maxsize=8)
-def _is_noise_independent(pictures: tuple[Picture, ...]) -> bool:
+def is_noise_independent(pictures: tuple[Picture, ...]) -> bool:
     """Return whether some of the pictures, of one kind, have much such noise."""
     from ..noise import measure_noise
 
@@ -154,6 +158,36 @@ def _is_noise_independent(pictures: tuple[Picture, ...]) -> bool:
     except MaskedDenoiseError:  # too small, or it has NaN
         return False
     return report.independent and report.luma.sigma > _MUCH
+
+
+def prefer_shipped(
+    fitted: AsymmetricMaskDenoiser, kind: Kind, pictures: Sequence[Picture], *, seed: int = 0
+) -> tuple[AsymmetricMaskDenoiser, dict[str, float]]:
+    """Return the better of a fitted denoiser and the one of the package, and PSNR of both by name.
+
+    They are compared on simulated camera noise of the level of the pictures (`rank_models`). Where
+    that cannot tell, as the package's is not made for the kind or the noise is independent, the
+    fitted one is returned, without numbers.
+
+    Args:
+        fitted: on the pictures.
+        kind: of the pictures.
+        pictures: from `survey`.
+        seed: of the noise.
+    """
+    from ..pretrained.shipped import DEFAULT_MODEL
+    from ..training.ranking import rank_models
+
+    if not is_for_shipped(kind) or is_noise_independent(tuple(pictures)):
+        return fitted, {}
+    device = next(fitted.backbone.parameters()).device
+    (shipped,) = shipped_models([kind], str(device)).values()
+    files = [one.path for one in pictures if one.finite]
+    ranks = rank_models(
+        {FITTED: fitted, DEFAULT_MODEL: shipped}, files, megapixels=COMPARED, seed=seed
+    )
+    better = fitted if ranks[0].name == FITTED else shipped
+    return better, {rank.name: rank.psnr for rank in ranks}
 
 
 def shipped_models(
