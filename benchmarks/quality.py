@@ -25,10 +25,11 @@ from typing import Any
 import torch
 from timing import machine
 
-from masked_denoise import AsymmetricMaskDenoiser
+from masked_denoise import AsymmetricMaskDenoiser, Refinement
 from masked_denoise.evaluate import Pair, evaluate_pairs, find_pairs, pair_name
 from masked_denoise.images import find_images, read_image, write_image
 
+REFINED = '{"refine": {"draws": 4, "share": 0.25, "balanced": true}}'
 RECIPES = {
     "small": ["--model", "camera-small"],
     "eight-passes": ["--model", "camera-small", "--denoiser", '{"passes": 8}'],
@@ -37,6 +38,7 @@ RECIPES = {
     "scratch-3": ["--learn-noise", "3"],
     "scratch-8": ["--learn-noise", "8", "--fit", '{"rounds": 2}'],
     "masked": ["--steps", "3000"],
+    "refined": ["--steps", "3000", "--denoiser", REFINED],
     "masked-5": ["--minutes", "5"],
     "distilled": ["--steps", "1500", "--distill", "2.45"],
     "distilled-7": ["--steps", "3000", "--distill", "6", "--fit", '{"rounds": 2}'],
@@ -138,7 +140,7 @@ def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
         denoiser = with_settings(AsymmetricMaskDenoiser.from_pretrained(args.model), args)
     else:
         denoiser = AsymmetricMaskDenoiser(
-            args.backbone, preset=args.preset, **json.loads(args.denoiser)
+            args.backbone, preset=args.preset, **settings_of(args)
         )
         budget = {"minutes": args.minutes, "steps": args.steps}
         denoiser.fit(noisy, **budget, **({"seed": args.seed} if args.distill else told))
@@ -151,9 +153,17 @@ def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
 
 def with_settings(denoiser: AsymmetricMaskDenoiser, args: argparse.Namespace) -> Any:
     """Return the denoiser with the settings of --denoiser, for denoising."""
-    for name, value in json.loads(args.denoiser).items():
-        setattr(denoiser, name, value)
+    for name, value in settings_of(args).items():
+        setattr(denoiser, "refinement" if name == "refine" else name, value)
     return denoiser
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of the denoiser that --denoiser gives; R3 by those of `Refinement`."""
+    settings: dict[str, Any] = json.loads(args.denoiser)
+    if isinstance(settings.get("refine"), dict):
+        settings["refine"] = Refinement(**settings["refine"])
+    return settings
 
 
 def of_scenes(pairs: tuple[Pair, ...], which: str) -> list[Pair]:
