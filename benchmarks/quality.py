@@ -139,9 +139,7 @@ def trained(args: argparse.Namespace, folder: Path) -> AsymmetricMaskDenoiser:
     if args.model:
         denoiser = with_settings(AsymmetricMaskDenoiser.from_pretrained(args.model), args)
     else:
-        denoiser = AsymmetricMaskDenoiser(
-            args.backbone, preset=args.preset, **settings_of(args)
-        )
+        denoiser = AsymmetricMaskDenoiser(args.backbone, preset=args.preset, **settings_of(args))
         budget = {"minutes": args.minutes, "steps": args.steps}
         denoiser.fit(noisy, **budget, **({"seed": args.seed} if args.distill else told))
     if args.distill:
