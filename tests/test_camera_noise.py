@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from masked_denoise.camera_noise import YCBCR, CameraNoise, _field
+from masked_denoise.camera_noise import CameraNoise, _field
+from masked_denoise.colour import YCBCR
 from masked_denoise.errors import SettingError, SizeError
 
 GREY = torch.full((3, 512, 512), 0.5)

@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .colour import LUMA, YCBCR
 from .errors import SettingError, SizeError
 
-# Rec. 601: the luma and the two chroma differences that JPEG stores.
-YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 AGAIN = (70, 90)  # quality of a second compression, the last one excluded
 RANGES = ("sigma", "chroma", "grain", "blotches", "coarse", "quality", "flat", "contrast")
 KNOTS = 9  # of the curve of the noise level over brightness
@@ -191,7 +190,7 @@ def _luma(clean: Tensor) -> Tensor:
     """Return (H, W) of a picture (1, H, W) or (3, H, W)."""
     if len(clean) == 1:
         return clean[0]
-    return (torch.tensor(YCBCR)[0, :, None, None] * clean).sum(0)
+    return (torch.tensor(LUMA)[:, None, None] * clean).sum(0)
 
 
 def _contrast(luma: Tensor, side: int) -> Tensor:

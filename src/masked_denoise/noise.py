@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .colour import YCBCR
 from .errors import DataError, PixelError, SettingError
 from .noise_report import (
     LAGS,
@@ -398,11 +399,8 @@ def _mixtures(channels: int) -> Floats:
     """Return the matrix (K, C) from channels to channels and mixtures."""
     if channels == 1:
         return np.ones((1, 1), np.float32)
-    if channels == 3:  # ITU-R BT.601, as in JPEG
-        rows = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
-    else:
-        rows = [[1 / channels] * channels]
-    return np.concatenate([np.eye(channels), rows]).astype(np.float32)
+    mixed = YCBCR if channels == 3 else [[1 / channels] * channels]
+    return np.concatenate([np.eye(channels), mixed]).astype(np.float32)
 
 
 def _channel_names(channels: int) -> list[str]:

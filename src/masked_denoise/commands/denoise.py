@@ -30,9 +30,9 @@ HELP = """Denoise pictures: PNG, JPEG, TIFF or NPY, grey, colour or any number o
 
 Without --model photographs are denoised by camera-small, which comes with the package. --adapt
 trains it further on the noisy pictures themselves, --fit trains a masked network on nothing but
-them; neither needs a clean picture. Pictures of
-floats, with other channels, or with noise that is independent from pixel to pixel are fitted for 2
-minutes; those with hardly any noise stay as they are. Results keep format, depth, alpha,
+them and takes the better of the two; neither needs a clean picture. Pictures of floats, with other
+channels, and grey ones with noise that is independent from pixel to pixel are fitted for 2 minutes;
+those with hardly any noise stay as they are. Results keep format, depth, alpha,
 colour profile and sub-folders; JPEG comes out as PNG unless --format jpeg is given."""
 
 EXAMPLES = options.examples(

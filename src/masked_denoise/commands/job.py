@@ -135,7 +135,7 @@ def ready_models(
             request.device,
         )
         if models:
-            hint = " --fit 5 fits a model on these pictures alone." * (request.adapt is None)
+            hint = " --fit 5 fits one on these pictures alone." * (request.adapt is None)
             request.terminal.note(
                 f"No --model given: taking {DEFAULT_MODEL}, which comes with the package.{hint}"
             )

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..camera_noise import YCBCR
+from ..colour import LUMA
 from ..robust import differs
 from ..values import to_batch
 
@@ -69,7 +69,7 @@ def _deviations(noisy: Tensor, clean: Tensor) -> list[float]:
     """
     if not len(noisy):
         return []
-    weights = torch.tensor(YCBCR[0]) if noisy.shape[1] == 3 else torch.ones(1)
+    weights = torch.tensor(LUMA) if noisy.shape[1] == 3 else torch.ones(1)
     before, after = (torch.einsum("c,nchw->nhw", weights, one) for one in (noisy, clean))
     clipped = ((before <= 0.005) | (before >= 0.995)).float().mean((1, 2))
     telling = (clipped < _CLIPPED) & (_busy(noisy) > 0.5)

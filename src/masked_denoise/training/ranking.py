@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..camera_noise import YCBCR, CameraNoise
+from ..camera_noise import CameraNoise
+from ..colour import LUMA
 from ..errors import DataError, SettingError
 from ..scheme import Key, Purpose, hash_key
 from .batches import windows_of
@@ -164,7 +165,7 @@ def _psnr(image: Pixels, clean: Pixels) -> float:
 def _luma_deviation(noisy: Pixels, clean: Pixels) -> float:
     """Return the standard deviation of what was taken off luma, where white is 1."""
     difference = (noisy.astype(np.float64) - clean) / 255
-    luma = difference @ np.array(YCBCR[0]) if difference.shape[2] == 3 else difference
+    luma = difference @ np.array(LUMA) if difference.shape[2] == 3 else difference
     return float(luma.std())
 
 
