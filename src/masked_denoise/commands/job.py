@@ -174,9 +174,9 @@ def _why_own(kind: Kind, pictures: Sequence[Picture]) -> str:
         own = f"{plain(pictures[0].path)} gets a model of its own"
     if is_for_shipped(kind):
         return (
-            f"{own}: the noise is independent from pixel to pixel, as "
-            f"finished photographs seldom have it, for which {DEFAULT_MODEL} is made. "
-            f"(--model {DEFAULT_MODEL} takes it all the same.)"
+            f"{own}: the noise is independent from pixel to pixel, as finished photographs seldom "
+            f"have it, for which {DEFAULT_MODEL} is made. (--model {DEFAULT_MODEL} takes it all "
+            "the same.)"
         )
     return (
         f"{own}: {DEFAULT_MODEL} is for grey and colour pictures of integers that use their scale."
