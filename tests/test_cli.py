@@ -335,16 +335,33 @@ def test_independent_noise_gets_a_network_of_its_own(
     assert "of training" in text
 
 
+def test_what_cannot_be_fitted_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    photo = save(tmp_path / "in" / "photo.png", alike(picture(41, 45, 3)))
+    depth = picture(41, 45, 3, dtype="float32")
+    depth[3, 4] = np.nan
+    save(tmp_path / "in" / "depth.npy", depth)
+    base = ("denoise", tmp_path / "in", "--nan", "mask", "-o")
+    text = words(run(*base, tmp_path / "out", code=1))
+    assert "depth.npy: none of the 1 colour float pictures can be trained on" in text
+    assert "1 file could not be denoised" in text
+    assert tree(tmp_path / "out") == ["photo.png"]
+    photo.unlink()
+    assert "can be trained on" in words(run(*base, tmp_path / "none", code=2))
+
+
 def test_fitting_keeps_the_better_model(tmp_path: Path) -> None:
     source = save(tmp_path / "a.png", alike(picture(65, 65, 3)))
     pixels = read_image(source).pixels
     base = ("denoise", source, *FIT, "--save-model", tmp_path / "kept", "--overwrite")
     text = words(run(*base, "-o", tmp_path / "better.png"))
     assert "On simulated noise like that of the colour pictures the fitted model has" in text
-    assert "the latter is taken (--backbone fast-unet takes the fitted one in any case)" in text
+    assert "the latter is taken (--backbone fast-unet takes the fitted one in any case;" in text
     usual = AsymmetricMaskDenoiser.from_pretrained("camera-small")
     expected = usual.denoise(pixels, passes=1)
     np.testing.assert_array_equal(read_image(tmp_path / "better.png").pixels, expected)
+    assert "--save-model kept the fitted one" in text
+    text = words(run(*base, "-o", tmp_path / "short.png", "--preview"))
+    assert "simulated" not in text  # after so short a time that would tell nothing
     text = words(run(*base, "-o", tmp_path / "fitted.png", "--backbone", "fast-unet"))
     assert "simulated" not in text
     fitted = AsymmetricMaskDenoiser.from_pretrained(tmp_path / "kept")

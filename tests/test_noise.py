@@ -110,28 +110,29 @@ def test_colour_and_chroma() -> None:
 
 
 def textured() -> np.ndarray:
-    """Return a colour picture (384, 384, 3) that is grey texture all over, as grass is."""
+    """Return a colour picture (384, 384, 3) of grey texture, faint at its left edge."""
     spectrum = np.fft.rfft2(white((384, 384), 5))
     row, column = np.fft.fftfreq(384)[:, None], np.fft.rfftfreq(384)[None]
     texture = np.fft.irfft2(spectrum / (0.02 + np.hypot(row, column)), s=(384, 384))
-    picture = (0.5 + 0.07 * texture / texture.std())[..., None]
+    picture = (0.5 + np.minimum(np.arange(384) / 300, 0.1) * texture / texture.std())[..., None]
     return np.repeat(picture, 3, 2).astype(np.float64)
 
 
 def test_colour_tells_noise_from_texture() -> None:
     clean = textured()
-    report = measure_noise(clean + 0.03 * white(clean.shape))
+    report = measure_noise(clean + 0.05 * white(clean.shape))
     assert report.luma.correlation[0] > 0.4  # texture
     assert report["Cb"].correlation[0] < 0.1
     assert report.independent
     assert report.train_stride == 1
     assert "texture" in report.advice
     planes = [correlated((384, 384), [1, 1], seed) for seed in range(3)]
-    assert not measure_noise(clean + 0.03 * np.stack(planes, 2)).independent
+    assert not measure_noise(clean + 0.05 * np.stack(planes, 2)).independent
     assert not measure_noise(clean).independent  # no colour noise to tell by
-    faint = 0.03 * planes[0][..., None] + 0.002 * white(clean.shape)
-    assert not measure_noise(0.5 + faint).independent  # such as a scan of a monochrome film
-    grey = (clean + 0.03 * white(clean.shape))[..., 0]
+    for colour in (0.002, 0.013, 0.03):  # such as a scan of a monochrome film
+        grain = 0.05 * planes[0][..., None] + colour * white(clean.shape)
+        assert not measure_noise(0.5 + grain).independent
+    grey = (clean + 0.05 * white(clean.shape))[..., 0]
     assert not measure_noise(grey).independent
 
 

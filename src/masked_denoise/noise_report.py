@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,6 @@ from .values import ValueRange
 LAGS = 16
 NEGLIGIBLE_SIGMA = 0.5 / 255
 """Half a step of 8 bits: below it there is nearly nothing to remove."""
-INDEPENDENT = 0.25
-"""Correlation of neighbours below which noise counts as independent. In each of 112 photographs it
-was 0.28 or more; white noise with detail around it measures up to 0.2."""
-INDEPENDENT_COLOUR = 0.4
-"""The same for colour differences, which tell where luma does not: texture is nearly all luma. In
-112 photographs their noise was correlated 0.62 or more, white noise of 8 of 255 on the Kodak
-pictures, many of which are texture all over, 0.35 at most."""
-TELLING_SIGMA = 1 / 255
-"""Noise of colour differences that is not just what rounding leaves."""
-TELLING_SHARE = 0.25
-"""The same over what luma has: of white noise it is 0.9, and less where texture counts as noise."""
 _COLOUR = {"R": "#d62728", "G": "#2ca02c", "B": "#1f77b4", "Cb": "#6a5acd", "Cr": "#e07b39"}
 _DARK = "#222222"
 _SHOWN_FIT_ERROR = 0.15
@@ -73,6 +61,8 @@ class NoiseReport:
 
     Attributes:
         channels: One entry per channel, then the mixtures (luma and chroma for colour).
+        independent: Whether there is noise, nearly independent from pixel to pixel in every
+            channel.
         train_stride: Advised stride of pixel downsampling in training, 1 to 5.
         stride: Advised stride at inference.
         advice: Why, in a sentence or two.
@@ -82,6 +72,7 @@ class NoiseReport:
     """
 
     channels: tuple[ChannelNoise, ...]
+    independent: bool
     train_stride: int
     stride: int
     advice: str
@@ -101,18 +92,6 @@ class NoiseReport:
         """The channel that the advice rests on: Y, the only one, or the mean of all."""
         return self[main_channel([channel.name for channel in self.channels])]
 
-    @property
-    def independent(self) -> bool:
-        """Whether there is noise, nearly independent from pixel to pixel in every channel.
-
-        Where colour differences have noise enough to tell, they decide: texture that counts as
-        noise is nearly all luma.
-        """
-        if self.luma.sigma < NEGLIGIBLE_SIGMA:
-            return False
-        told = colour_tells(self.channels)
-        return all(c.correlation[0] < INDEPENDENT for c in self.channels) if told is None else told
-
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain numbers, lists and strings, ready for JSON."""
         plain = asdict(self)
@@ -120,7 +99,7 @@ class NoiseReport:
             for key, value in channel.items():
                 channel[key] = list(value) if isinstance(value, tuple) else value
         plain["channels"], plain["value_range"] = list(plain["channels"]), [*self.value_range]
-        return {**plain, "independent": self.independent}
+        return plain
 
     def summary(self) -> str:
         """Return a table of the noise level and correlation of each channel, and the advice."""
@@ -140,18 +119,6 @@ class NoiseReport:
 
     def __str__(self) -> str:
         return self.summary()
-
-
-def colour_tells(channels: Sequence[ChannelNoise]) -> bool | None:
-    """Return whether colour differences say that noise is independent; None where they cannot."""
-    named = {channel.name: channel for channel in channels}
-    if "Cb" not in named:
-        return None
-    colours = (named["Cb"], named["Cr"])
-    least = max(TELLING_SIGMA, TELLING_SHARE * named["Y"].sigma)
-    if min(colour.sigma for colour in colours) < least:
-        return None
-    return all(colour.correlation[0] < INDEPENDENT_COLOUR for colour in colours)
 
 
 def plot_noise(report: NoiseReport, path: str | os.PathLike[str]) -> Path:

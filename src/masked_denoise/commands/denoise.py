@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 HELP = """Denoise pictures: PNG, JPEG, TIFF or NPY, grey, colour or any number of channels.
 
 Without --model photographs are denoised by camera-small, which comes with the package. --adapt
-trains it further on the noisy pictures themselves, --fit trains a masked network on nothing but
-them and takes the better of the two; neither needs a clean picture. Pictures of floats, with other
-channels, and grey ones with noise that is independent from pixel to pixel are fitted for 2 minutes;
-those with hardly any noise stay as they are. Results keep format, depth, alpha,
+trains it further on the noisy pictures themselves; --fit trains a masked network on nothing but
+them, and takes the better of it and camera-small. Neither needs a clean picture. Pictures of
+floats, with other channels, of 16 bits that use little of their scale, and grey ones with noise
+that is independent from pixel to pixel are fitted for 2 minutes; what camera-small finds hardly
+any noise in stays as it is. Results keep format, depth, alpha,
 colour profile and sub-folders; JPEG comes out as PNG unless --format jpeg is given."""
 
 EXAMPLES = options.examples(
@@ -191,6 +192,8 @@ def _denoise(request: Request, plan: Plan) -> bool:
     tasks = [task for task in plan.tasks if task.source in usable]
     models = ready_models(request, given, pictures) if tasks else {}
     takes = by_source(pictures, models)
+    lost = [task for task in tasks if task.source not in takes]
+    tasks = [task for task in tasks if task.source in takes]
     with terminal.track("denoising", len(tasks)) as advance:
         summary = denoise_files(
             tasks, takes, leave_clean=leaves_clean(request, models), passes=request.passes,
@@ -198,7 +201,7 @@ def _denoise(request: Request, plan: Plan) -> bool:
             precision=request.precision, quality=request.quality, on_file=advance,
         )  # fmt: skip
     terminal.failed(summary.failures)
-    failed = len(failures) + len(summary.failures)
+    failed = len(failures) + len(lost) + len(summary.failures)
     _tell(terminal, summary, failed)
     results = [*plan.skipped, *(done.task for done in summary.done)]
     ranges = _float_ranges(given, models)

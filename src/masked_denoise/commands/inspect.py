@@ -70,8 +70,7 @@ def inspect(
     groups = {str(kind): group for kind, group in by_kind(pictures).items()}
     plots = {}
     if plot is not None:
-        stems = {kind: f"{plot.stem}_{kind}".replace(" ", "-") for kind in groups}
-        plots = {kind: plot.with_stem(stems[kind]) for kind in groups}
+        plots = {kind: plot.with_stem(f"{plot.stem}_{kind.replace(' ', '-')}") for kind in groups}
         plots = plots if len(groups) > 1 else dict.fromkeys(groups, plot)
         for place in plots.values():
             options.check_new_file(place, "--plot", overwrite)

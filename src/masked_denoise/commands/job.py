@@ -122,7 +122,8 @@ def ready_models(
         request: of the user.
         given: the model that was named, by its channels; or none.
         pictures: to denoise.
-        minutes: of fitting or adapting, where it is not the user's own budget.
+        minutes: of fitting or adapting for a preview, which is not the user's own budget; what was
+            fitted for so short a time is not compared with the model of the package.
     """
     from ..jobs.batch import adapt_models, shipped_models, shipped_suits
     from ..jobs.survey import by_kind
@@ -150,8 +151,10 @@ def ready_models(
         if request.wants_shipped:
             for kind, group in rest.items():
                 request.terminal.note(_why_own(kind, group))
-        others = [one for group in rest.values() for one in group]
-        models.update(fit(request, others, minutes or request.minutes or FIT_MINUTES))
+        others = _trainable(request, rest, alone=not models)
+        fitted = fit(request, others, minutes or request.minutes or FIT_MINUTES)
+        compares = minutes is None and not request.own_network
+        models.update(better_models(request, fitted, others) if compares else fitted)
     if request.adapt is not None:
         budget = minutes or request.adapt
         request.terminal.note(f"Adapting the model to the pictures for {duration(60 * budget)}.")
@@ -163,6 +166,37 @@ def ready_models(
         if any(model.fit_record.get("stopped") == "interrupted" for model in models.values()):
             raise KeyboardInterrupt
     return models
+
+
+def _trainable(
+    request: Request, groups: Mapping[Kind, Sequence[Picture]], *, alone: bool
+) -> list[Picture]:
+    """Return the pictures of the kinds that can be trained on; tell of the others.
+
+    Args:
+        request: of the user.
+        groups: pictures by kind.
+        alone: whether there are no pictures but these.
+
+    Raises:
+        DataError: none can, and there are no others.
+    """
+    from ..errors import DataError
+    from ..jobs.batch import trainable
+    from ..jobs.survey import Failure
+    from ..presets import preset
+
+    strides = preset(request.preset or "default")["denoiser"]["train_stride"]
+    usable: list[Picture] = []
+    for kind, group in groups.items():
+        try:
+            trainable(kind, group, smallest=strides)
+            usable.extend(group)
+        except DataError as error:
+            if alone and len(groups) == 1:
+                raise
+            request.terminal.failed(Failure(one.path, str(error)) for one in group)
+    return usable
 
 
 def _why_own(kind: Kind, pictures: Sequence[Picture]) -> str:
@@ -185,7 +219,7 @@ def _why_own(kind: Kind, pictures: Sequence[Picture]) -> str:
 
 def leaves_clean(request: Request, models: Models) -> list[AsymmetricMaskDenoiser]:
     """Return the models that leave clean pictures as they are: those of the package."""
-    usual = request.wants_shipped and request.adapt is None
+    usual = request.model is None and request.adapt is None
     return [one for one in models.values() if usual and one.preset == "student"]
 
 
@@ -213,24 +247,26 @@ def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models
     _keep(request, models)
     if stopped:
         raise KeyboardInterrupt
-    return models if request.own_network else _better(request, models, groups)
+    return models
 
 
-def _better(
-    request: Request, models: Models, groups: Mapping[Kind, Sequence[Picture]]
+def better_models(
+    request: Request, fitted: Models, pictures: Sequence[Picture]
 ) -> dict[Kind, AsymmetricMaskDenoiser]:
-    """Return each fitted model, or the one of the package where that does better."""
+    """Return each fitted model, or the one of the package where that does better; tell which."""
     from ..jobs.batch import FITTED, prefer_shipped
+    from ..jobs.survey import by_kind
 
-    chosen = {}
-    for kind, model in models.items():
+    chosen, groups = {}, by_kind(pictures)
+    for kind, model in fitted.items():
         chosen[kind], psnr = prefer_shipped(model, kind, groups[kind], seed=request.seed)
         if psnr:
             ours, theirs = (number(psnr[name], 2) for name in (FITTED, DEFAULT_MODEL))
             taken = "the former is taken."
             if chosen[kind] is not model:
                 forced = f"--backbone {request.backbone} takes the fitted one in any case"
-                taken = f"the latter is taken ({forced})."
+                kept = "; --save-model kept the fitted one" if request.save_model else ""
+                taken = f"the latter is taken ({forced}{kept})."
             request.terminal.note(
                 f"On simulated noise like that of the {kind} pictures the fitted model has {ours} "
                 f"dB, {DEFAULT_MODEL} {theirs} dB: {taken}"

@@ -32,7 +32,10 @@ def show_preview(request: Request, plan: Plan) -> bool:
         raise SettingError(f"the preview would replace the input {target}; choose another folder")
     minutes = {one: training_minutes(request, one, pictures) for one, pictures in groups.items()}
     short = min(minutes[kind], PREVIEW_MINUTES)
-    fitting = 60 * sum(minutes.values())
+    if request.adapt is not None:  # a model is adapted once, to all pictures of as many channels
+        fitting = 60 * request.adapt * len({one.channels for one in groups})
+    else:
+        fitting = 60 * sum(minutes.values())
     models = ready_models(request, given, group, short)
     denoiser = models[kind]
     made = make_preview(

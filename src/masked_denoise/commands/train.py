@@ -116,17 +116,20 @@ def look_at(terminal: Terminal, files: Sequence[Path]) -> tuple[list[Picture], l
         DataError: there is none, or they differ in channels.
     """
     from ..errors import DataError
-    from ..jobs.survey import by_kind, survey
+    from ..jobs.survey import Kind, survey
 
     with terminal.track("reading", len(files)) as advance:
         pictures, failures = survey(files, on_file=advance)
     if not pictures:
         terminal.failed(failures)
         raise DataError(f"none of the {len(files)} files can be used, see above")
-    groups = by_kind(pictures)
-    if len({kind.channels for kind in groups}) > 1:
+    groups: dict[int, list[Picture]] = {}
+    for picture in pictures:
+        groups.setdefault(picture.channels, []).append(picture)
+    if len(groups) > 1:
         told = ", ".join(
-            f"{len(group)} {kind} (such as {group[0].path})" for kind, group in groups.items()
+            f"{len(group)} {Kind(channels)} (such as {group[0].path})"
+            for channels, group in sorted(groups.items())
         )
         raise DataError(f"a model takes one kind of picture, here are {told}; name those of one")
     return pictures, failures

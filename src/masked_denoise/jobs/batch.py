@@ -105,15 +105,7 @@ def fit_models(
     models = {}
     for kind, group in by_kind(pictures).items():
         denoiser = new_denoiser(backbone, channels=kind.channels, preset=preset, seed=seed)
-        smallest = max(denoiser.train_strides)
-        usable = [
-            one.path for one in group if one.finite and min(one.height, one.width) >= smallest
-        ]
-        if not usable:
-            raise DataError(
-                f"none of the {len(group)} {kind} pictures can be trained on: "
-                f"sides of {smallest} pixels or more, free of NaN, are needed; give a model"
-            )
+        usable = trainable(kind, group, smallest=max(denoiser.train_strides))
         if on_group is not None:
             on_group(kind, len(usable))
         budget = {"steps": steps} if steps is not None else {"minutes": minutes or 2.0}
@@ -122,6 +114,21 @@ def fit_models(
         if denoiser.fit_record["stopped"] == "interrupted":
             break
     return models
+
+
+def trainable(kind: Kind, pictures: Sequence[Picture], *, smallest: int) -> list[Path]:
+    """Return the pictures of a kind that a network can be trained on.
+
+    Raises:
+        DataError: there is none.
+    """
+    usable = [one.path for one in pictures if one.finite and min(one.height, one.width) >= smallest]
+    if not usable:
+        raise DataError(
+            f"none of the {len(pictures)} {kind} pictures can be trained on: sides of {smallest} "
+            "pixels or more, free of NaN, are needed; give a model"
+        )
+    return usable
 
 
 def is_for_shipped(kind: Kind) -> bool:
@@ -142,12 +149,12 @@ def shipped_suits(kind: Kind, pictures: Sequence[Picture]) -> bool:
     """
     if not is_for_shipped(kind):
         return False
-    return kind.channels == 3 or not is_noise_independent(tuple(pictures))
+    return kind.channels == 3 or not has_much_independent_noise(tuple(pictures))
 
 
 @functools.lru_cache(maxsize=8)
-def is_noise_independent(pictures: tuple[Picture, ...]) -> bool:
-    """Return whether some of the pictures, of one kind, have much such noise."""
+def has_much_independent_noise(pictures: tuple[Picture, ...]) -> bool:
+    """Return whether some of the pictures, of one kind, have much noise that is independent."""
     from ..noise import measure_noise
 
     some = spread(pictures, _LOOKS)
@@ -166,8 +173,8 @@ def prefer_shipped(
     """Return the better of a fitted denoiser and the one of the package, and PSNR of both by name.
 
     They are compared on simulated camera noise of the level of the pictures (`rank_models`). Where
-    that cannot tell, as the package's is not made for the kind or the noise is independent, the
-    fitted one is returned, without numbers.
+    that cannot tell, as the package's is not made for the kind or the other was fitted for
+    independent noise, the fitted one is returned, without numbers.
 
     Args:
         fitted: on the pictures.
@@ -178,7 +185,7 @@ def prefer_shipped(
     from ..pretrained.shipped import DEFAULT_MODEL
     from ..training.ranking import rank_models
 
-    if not is_for_shipped(kind) or is_noise_independent(tuple(pictures)):
+    if fitted.preset == "independent" or not is_for_shipped(kind):
         return fitted, {}
     device = next(fitted.backbone.parameters()).device
     (shipped,) = shipped_models([kind], str(device)).values()
