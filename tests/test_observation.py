@@ -250,6 +250,21 @@ def test_noise_that_is_alike_in_neighbours_asks_for_a_stride(window: float, stri
     assert denoiser.noise_level is None
 
 
+@pytest.mark.parametrize(("soft", "stride"), [(True, 3), (False, 2)])
+def test_pictures_that_are_smooth_ask_for_a_larger_stride(soft: bool, stride: int) -> None:
+    """Tiles of other brightness; of smooth pictures their edges are several pixels wide."""
+    shades = np.random.default_rng(1).uniform(0.2, 0.8, (24, 24))
+    tiles = shades.repeat(8, 0).repeat(8, 1)
+    for _ in range(3 if soft else 0):
+        around = np.pad(tiles, 2, mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(around, (5, 5))
+        tiles = windows.mean((2, 3))
+    tiles[:, 128:] = 0.5  # a calm place, in which the noise is measured
+    noisy = tiles + (blurred(2) - 0.5) / 2
+    denoiser = make(stride=None).fit(noisy, **FAST)
+    assert (denoiser.preset, denoiser.train_strides) == ("default", (stride,))
+
+
 def test_what_was_given_is_left_as_it_is() -> None:
     scheme = Checkerboard()
     denoiser = make(train_stride=2, observation=0.1, scheme=scheme, stride=None)

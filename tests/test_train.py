@@ -118,7 +118,7 @@ def test_named_networks_train_in_bf16_where_the_cpu_has_it(
 ) -> None:
     monkeypatch.setattr("masked_denoise.training.session.computes_bf16", lambda device: there)
     narrow = {"backbone_args": {"widths": (4, 8)}}
-    named = AsymmetricMaskDenoiser("fast-unet", **narrow)
+    named = AsymmetricMaskDenoiser("fast-unet", preset="default", **narrow)
     seen = []
     handle = named.backbone.register_forward_hook(lambda *told: seen.append(told[2].dtype))
     named.fit(DATA, steps=2, **FAST, device="cpu", validation=False)
@@ -155,7 +155,7 @@ def test_nothing_is_left_behind() -> None:
 
 
 def test_averaged_weights_end_up_in_the_backbone(tmp_path: Path) -> None:
-    averaged, plain = make(), make()
+    averaged, plain = make(preset="default"), make(preset="default")
     averaged.fit(DATA, steps=8, output=tmp_path, **FAST)
     plain.fit(DATA, steps=8, ema_decay=0, **FAST)
     assert not same(averaged, plain)
@@ -432,16 +432,17 @@ def test_a_finished_run_is_left_as_it_is_and_a_missing_one_begun(tmp_path: Path)
 
 
 def test_what_differs_from_the_run_is_named(tmp_path: Path) -> None:
-    make().fit(DATA, steps=3, output=tmp_path, **FAST)
+    make(preset="default").fit(DATA, steps=3, output=tmp_path, **FAST)
     with pytest.raises(CheckpointError, match=r"steps: 3 then, 4 now; learning_rate: 0\.001 then"):
-        make().fit(DATA, steps=4, learning_rate=0.1, resume=tmp_path, **FAST)
+        make(preset="default").fit(DATA, steps=4, learning_rate=0.1, resume=tmp_path, **FAST)
     with pytest.raises(CheckpointError, match="train_stride"):
         make(train_stride=3).fit(DATA, steps=3, resume=tmp_path, **FAST)
     with pytest.raises(CheckpointError, match="backbone"):
         AsymmetricMaskDenoiser(Dropping()).fit(DATA, steps=3, resume=tmp_path, **FAST)
     with pytest.raises(CheckpointError, match=r"only last\.pt"):
         make().fit(DATA, steps=3, resume=tmp_path / "best.pt", **FAST)
-    make(passes=2).fit(DATA, steps=3, resume=tmp_path, **FAST)  # of no account in training
+    other = make(preset="default", passes=2)
+    other.fit(DATA, steps=3, resume=tmp_path, **FAST)  # passes are of no account in training
 
 
 def test_a_measured_range_is_kept_in_a_resumed_run(tmp_path: Path) -> None:
@@ -513,7 +514,7 @@ class Exploding(nn.Module):
 
 @pytest.mark.parametrize("how", ["loss", "gradient"])
 def test_a_loss_that_is_not_finite_stops_with_good_weights(how: str, tmp_path: Path) -> None:
-    denoiser = AsymmetricMaskDenoiser(Exploding(147, how))
+    denoiser = AsymmetricMaskDenoiser(Exploding(147, how), preset="default")
     with pytest.raises(TrainingError) as caught:
         denoiser.fit(DATA, steps=400, output=tmp_path, validation=False, **FAST)
     assert f"at step {147 if how == 'loss' else 148}" in str(caught.value)
@@ -523,7 +524,7 @@ def test_a_loss_that_is_not_finite_stops_with_good_weights(how: str, tmp_path: P
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert state["step"] == 100
     assert all(map(torch.equal, state["average"].values(), weights(denoiser)))
-    good = AsymmetricMaskDenoiser(Exploding(10**6, how))
+    good = AsymmetricMaskDenoiser(Exploding(10**6, how), preset="default")
     good.fit(DATA, steps=400, resume=tmp_path, validation=False, callback=_stop, **FAST)
     assert bool(good.denoise(torch.rand(3, 16, 16)).isfinite().all())
 
@@ -627,7 +628,7 @@ def test_clean_pairs_are_scored_and_the_best_weights_kept(tmp_path: Path) -> Non
     write_image(noisy / "a_real.png", ImageFile(DATA))
     write_image(noisy / "b_real.png", ImageFile(DATA))
     write_image(clean / "a_mean.png", ImageFile((CLEAN * 255).round().astype(np.uint8)))
-    runs = [make(), make()]
+    runs = [make(preset="default"), make(preset="default")]
     pairs = [(noisy, clean), [(DATA, (CLEAN * 255).round().astype(np.uint8))]]
     for run, validation in zip(runs, pairs, strict=True):
         run.fit(DATA, steps=20, validation=validation, validate_every=5, **FAST)
