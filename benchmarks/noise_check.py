@@ -2,12 +2,14 @@
 
     python benchmarks/noise_check.py NOISY CLEAN --json FILE
     python benchmarks/noise_check.py --simulated CLEAN
+    python benchmarks/noise_check.py --white 3 8 25 CLEAN
 
 With --simulated the noise is camera noise (`CameraNoise`) of 1 to 20 of 255, added to the clean
 pictures: as it is drawn, or also compressed with --compressed. Every picture is measured by
 itself. A row a channel: mean standard deviation in steps of 255, the 10, 50 and 90 per cent
 quantiles of measured over true, rank correlation over the pictures, and the correlation of pixels
-two apart.
+two apart. With --white it is white noise of these levels of 255, and what is told is of how many
+pictures it was found to be independent from pixel to pixel.
 """
 
 from __future__ import annotations
@@ -43,10 +45,14 @@ def main() -> None:
     ask.add_argument("clean")
     ask.add_argument("--simulated", action="store_true")
     ask.add_argument("--compressed", action="store_true")
+    ask.add_argument("--white", nargs="+", type=float, metavar="LEVEL")
     ask.add_argument("--json", type=Path)
     args = ask.parse_args()
-    if args.simulated == (args.noisy is not None):
-        ask.error("give NOISY CLEAN, or --simulated CLEAN")
+    if (args.simulated or args.white is not None) == (args.noisy is not None):
+        ask.error("give NOISY CLEAN, or --simulated CLEAN, or CLEAN --white LEVEL")
+    if args.white is not None:
+        tell_independent(args.clean, args.white)
+        return
     twins = simulated(args.clean, args.compressed) if args.simulated else real(args)
     found = np.array([measured(*pictures) for pictures in twins])
     rows = [row(name, found[:, k]) for k, name in enumerate(CHANNELS)]
@@ -55,6 +61,19 @@ def main() -> None:
     if args.json is not None:
         made = {"pictures": len(found), "machine": machine("cpu"), "rows": rows}
         args.json.write_text(json.dumps(made, indent=1) + "\n")
+
+
+def tell_independent(folder: str, levels: list[float]) -> None:
+    """Print of how many pictures with white noise it is found to be independent."""
+    clean = [read_image(path).pixels for path, _ in find_images(folder)]
+    random = np.random.default_rng(0)
+    for level in levels:
+        noisy = (
+            (one + level * random.standard_normal(one.shape)).round().clip(0, 255).astype(np.uint8)
+            for one in clean
+        )
+        found = sum(measure_noise(one).independent for one in noisy)
+        print(f"white noise of {level:g}: independent in {found} of {len(clean)}")
 
 
 def real(args: argparse.Namespace) -> Iterator[tuple[Pixels, Pixels]]:
