@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +11,6 @@ from torch.autograd.function import once_differentiable
 
 from ..scheme import Fill, check_fill
 from . import cpu, reference
-
-BAND = 1 << 15  # values that are worked on at a time: they stay in a processor's cache
 
 
 def _needs_definition(*images: Tensor) -> bool:
@@ -104,36 +101,19 @@ def smoothness(image: Tensor, epsilon: float) -> Tensor:
     return loss
 
 
-def smoothness_slopes(image: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the length of each pixel's gradient, and its slopes to dy and dx."""
+def smoothness_slopes(
+    image: Tensor, epsilon: float, *, wanted: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the length of each pixel's gradient and, where wanted, its slopes to dy and dx."""
     x = image.float()
     dy, dx = torch.empty_like(x), torch.empty_like(x)
     torch.sub(x[:, :, 1:], x[:, :, :-1], out=dy[:, :, :-1])
     torch.sub(x[..., 1:], x[..., :-1], out=dx[..., :-1])
     dy[:, :, -1:].zero_()
     dx[..., -1:].zero_()
-    length = torch.addcmul(x.new_full((), epsilon**2), dy, dy)
+    length = torch.addcmul(x.new_full((), epsilon**2), dy, dy, out=None if wanted else dy)
     length.addcmul_(dx, dx).sqrt_()
-    return length, dy.div_(length), dx.div_(length)
-
-
-def smoothness_total(image: Tensor, epsilon: float) -> Tensor:
-    """Return the sum of the lengths of all gradients, less epsilon each, band by band of rows."""
-    planes = image.flatten(0, 1)
-    count, height, width = planes.shape
-    size = BAND if image.device.type == "cpu" else max(image.numel(), 1)
-    rows = max(size // max(width, 1), 1)
-    together = max(rows // max(height, 1), 1)
-    total = torch.zeros((), dtype=torch.float32, device=image.device)
-    for first, top in itertools.product(range(0, count, together), range(0, height, rows)):
-        band = planes[first : first + together, top : top + rows + 1].float()
-        here = band[:, :rows]
-        length = torch.full_like(here, epsilon**2)
-        down, across = torch.diff(band, dim=1), torch.diff(here, dim=2)
-        length[:, : down.shape[1]].addcmul_(down, down)
-        length[..., :-1].addcmul_(across, across)
-        total += length.sqrt_().sub_(epsilon).sum()
-    return total
+    return (length, dy.div_(length), dx.div_(length)) if wanted else (length, dy, dx)
 
 
 def smoothness_gradient(down: Tensor, across: Tensor, scale: Tensor) -> Tensor:
@@ -147,10 +127,10 @@ def smoothness_gradient(down: Tensor, across: Tensor, scale: Tensor) -> Tensor:
 class _Smoothness(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, epsilon: float) -> Tensor:
-        if not ctx.needs_input_grad[0]:
-            return smoothness_total(image, epsilon) / max(image.numel(), 1)
-        length, down, across = smoothness_slopes(image, epsilon)
-        ctx.save_for_backward(down, across)
+        wanted = ctx.needs_input_grad[0]
+        length, down, across = smoothness_slopes(image, epsilon, wanted=wanted)
+        if wanted:
+            ctx.save_for_backward(down, across)
         ctx.dtype = image.dtype
         return length.sub_(epsilon).sum().div_(max(image.numel(), 1))
 
