@@ -349,6 +349,25 @@ def test_what_cannot_be_fitted_does_not_hold_up_the_others(tmp_path: Path) -> No
     assert "can be trained on" in words(run(*base, tmp_path / "none", code=2))
 
 
+@pytest.mark.parametrize(("soft", "stride", "looks"), [(True, 3, "smooth"), (False, 2, "sharp")])
+def test_inspect_advises_what_fit_takes(
+    tmp_path: Path, soft: bool, stride: int, looks: str
+) -> None:
+    tiles = np.random.default_rng(1).uniform(0.2, 0.8, (24, 24)).repeat(8, 0).repeat(8, 1)
+    for _ in range(3 if soft else 0):
+        around = np.pad(tiles, 2, mode="edge")
+        tiles = np.lib.stride_tricks.sliding_window_view(around, (5, 5)).mean((2, 3))
+    tiles[:, 128:] = 0.5
+    white = np.random.default_rng(2).standard_normal((199, 199))
+    sums = white.cumsum(0).cumsum(1)
+    coarse = sums[7:, 7:] - sums[:-7, 7:] - sums[7:, :-7] + sums[:-7, :-7]  # of 7 x 7 pixels
+    noisy = tiles + 0.01 * coarse / coarse.std()
+    save(tmp_path / "a.png", (255 * noisy).round().clip(0, 255).astype(np.uint8))
+    text = words(run("inspect", tmp_path / "a.png"))
+    expected = f"Advised: --train-stride {stride} --stride 1, since the pictures are {looks}"
+    assert expected in text
+
+
 def test_fitting_keeps_the_better_model(tmp_path: Path) -> None:
     source = save(tmp_path / "a.png", alike(picture(65, 65, 3)))
     pixels = read_image(source).pixels

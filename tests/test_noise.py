@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,15 @@ def test_colour_tells_noise_from_texture() -> None:
         assert not measure_noise(0.5 + grain).independent
     grey = (clean + 0.05 * white(clean.shape))[..., 0]
     assert not measure_noise(grey).independent
+
+
+@pytest.mark.parametrize(
+    ("advised", "sharpness", "taken"),
+    [(1, 0.2, 1), (2, 0.2, 3), (5, 0.4, 3), (2, 0.6, 2), (4, 0.9, 2), (3, 0.0, 2)],
+)
+def test_sharp_pictures_take_a_smaller_stride(advised: int, sharpness: float, taken: int) -> None:
+    report = measure_noise(0.5 + 0.03 * white((64, 64)))
+    assert replace(report, train_stride=advised, sharpness=sharpness).fit_stride == taken
 
 
 def test_edges_do_not_pull() -> None:

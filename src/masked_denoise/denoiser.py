@@ -73,7 +73,8 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         preset: a named recipe ("amsnet" is the paper); arguments given here win over it. Without
             one, the first `fit` measures the noise, and decides what is not given here: the preset
             "independent" where the noise is that, else "default", at stride 1 in training where it
-            nearly is, and 3 where it is not and the images are smooth. Until then, and where the noise cannot be measured, it is "default".
+            nearly is, and 3 where it is not and the images are smooth. Until then, and where the
+            noise cannot be measured, it is "default".
         backbone_args: arguments of a backbone that is given by name, for example
             {"widths": (16, 32, 64)}.
         channels_last: whether a backbone that is given by name takes that memory layout, where it

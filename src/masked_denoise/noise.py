@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from .noise_report import (
     main_channel,
     plot_noise,
 )
+from .sharpness import sharpness
 from .values import ValueRange, to_batch
 
 Floats = NDArray[np.float32]
@@ -108,10 +110,11 @@ def measure_noise(
     pictures: Iterable[ImageLike] = [images] if isinstance(images, np.ndarray | Tensor) else images
     share = max_pixels // (PATCH * PATCH * max(1, operator.length_hint(pictures, 64)))
     random = np.random.default_rng(seed)
-    measured = [
-        _measure_image(planes, min(max(share, 64), 8192), random)
-        for planes in _planes(pictures, value_range)
-    ]
+    measured, sharp = [], []
+    for planes in _planes(pictures, value_range):
+        measured.append(_measure_image(planes, min(max(share, 64), 8192), random))
+        luma = torch.from_numpy(planes.mean(axis=0, keepdims=True)[None])
+        sharp.append(float(sharpness(luma, luma)))
     counts = sorted({one.channels for one in measured})
     if len(counts) != 1:
         raise DataError(
@@ -129,8 +132,9 @@ def measure_noise(
     independent = all(c.correlation[0] < INDEPENDENT for c in channels) if told is None else told
     independent = independent and channels[_main_index(counts[0])].sigma >= NEGLIGIBLE_SIGMA
     return NoiseReport(
-        channels, independent, train_stride, stride, advice, len(measured), patches, span
-    )
+        channels, independent, train_stride, stride, advice, len(measured), patches, span,
+        float(np.median(sharp)),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from .values import ValueRange
 LAGS = 16
 NEGLIGIBLE_SIGMA = 0.5 / 255
 """Half a step of 8 bits: below it there is nearly nothing to remove."""
+SMOOTH = 0.5  # sharpness below which images, noisy as they are, count as smooth
+SMOOTH_STRIDE, SHARP_STRIDE = 3, 2  # of training on them, and on others
 _COLOUR = {"R": "#d62728", "G": "#2ca02c", "B": "#1f77b4", "Cb": "#6a5acd", "Cr": "#e07b39"}
 _DARK = "#222222"
 _SHOWN_FIT_ERROR = 0.15
@@ -69,6 +71,8 @@ class NoiseReport:
         images: How many images were measured.
         patches: How many half patches were found flat and measured.
         value_range: (black, white) of float images on their own scale; (0, 1) for integers.
+        sharpness: Of the images, noisy as they are, seen pixel by pixel; the median. Below 0.5 they
+            are smooth, as photographs are. 0 where they are too small to tell.
     """
 
     channels: tuple[ChannelNoise, ...]
@@ -79,6 +83,7 @@ class NoiseReport:
     images: int
     patches: int
     value_range: ValueRange
+    sharpness: float = 0.0
 
     def __getitem__(self, name: str) -> ChannelNoise:
         """Return the channel of that name; KeyError names the channels there are."""
@@ -91,6 +96,22 @@ class NoiseReport:
     def luma(self) -> ChannelNoise:
         """The channel that the advice rests on: Y, the only one, or the mean of all."""
         return self[main_channel([channel.name for channel in self.channels])]
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the images are smooth seen pixel by pixel, as photographs are."""
+        return 0 < self.sharpness < SMOOTH
+
+    @property
+    def fit_stride(self) -> int:
+        """The stride that `fit` trains at: 1 where that is advised, else by the sharpness.
+
+        Smooth images are trained on at stride 3: what is left of the noise there is less. Sharp
+        ones would lose detail by it, and fine texture may have been taken for coarse noise.
+        """
+        if self.train_stride == 1:
+            return 1
+        return SMOOTH_STRIDE if self.smooth else SHARP_STRIDE
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain numbers, lists and strings, ready for JSON."""

@@ -14,10 +14,8 @@ from ..noise import measure_noise
 from ..noise_report import NEGLIGIBLE_SIGMA
 from ..observation import SMALLEST, NoiseLevel, find_levels
 from ..presets import preset
-from ..sharpness import WINDOW, sharpness
 from ..values import to_batch
 from .batches import Batches
-from .pictures import Array
 from .settings import FitSettings, fit_settings
 
 if TYPE_CHECKING:
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 MEGAPIXELS, SIDE = 16.0, 512  # of windows in which the noise is measured before training ...
 LEVEL_MEGAPIXELS, LEVEL_SIDE = 0.6, 256  # ... and denoised after it
 HASTY_MEGAPIXELS = 0.1  # after Ctrl-C
-SMOOTH = 0.5  # sharpness below which pictures, noisy as they are, count as smooth
-SMOOTH_STRIDE = 3  # of training on them
 
 T = TypeVar("T")
 
@@ -67,22 +63,12 @@ def _decision(batches: Batches) -> Decision | None:
     """Return what the noise decides, None where it cannot be measured.
 
     Where noise is independent from pixel to pixel in all channels that is the preset "independent",
-    else "default", at stride 1 where that is advised. Where it is not, `SMOOTH_STRIDE` for pictures
-    that are smooth seen pixel by pixel, as photographs are; of sharp ones that loses detail, and
-    fine texture may have been taken for coarse noise.
+    else "default", at the stride that the report names for it.
     """
-    sharp: list[float] = []
-
-    def seen() -> Iterator[Array]:
-        for array in batches.windows(MEGAPIXELS, SIDE):
-            pixels = np.moveaxis(array, 0, 2)
-            if min(array.shape[1:]) >= WINDOW:
-                luma = to_batch(pixels, value_range=batches.value_range)[0].mean(1, keepdim=True)
-                sharp.append(float(sharpness(luma, luma)))
-            yield pixels
-
     try:
-        report = measure_noise(seen())
+        report = measure_noise(
+            np.moveaxis(array, 0, 2) for array in batches.windows(MEGAPIXELS, SIDE)
+        )
     except (DataError, PixelError):  # too small; or not finite, which training will tell better
         return None
     if report.independent:
@@ -91,11 +77,7 @@ def _decision(batches: Batches) -> Decision | None:
     if report.luma.sigma < NEGLIGIBLE_SIGMA:
         return Decision("default", {}, "there is nearly no noise")
     between = report.luma.correlation[0]
-    settings = {}
-    if report.train_stride == 1:
-        settings = {"train_stride": 1}
-    elif sharp and np.median(sharp) < SMOOTH:
-        settings = {"train_stride": SMOOTH_STRIDE}
+    settings = {"train_stride": report.fit_stride}
     return Decision("default", settings, f"neighbours have noise that is correlated {between:.2f}")
 
 
