@@ -46,16 +46,18 @@ class Limit(NamedTuple):
         smooth: of pictures that are smooth seen pixel by pixel.
         sharp: of those that are sharp in every pixel.
         first, last: the sharpness from which and to which pictures pass from the one to the other.
+        calm: what `CALM` is for sharp pictures, whose calmer places may be texture, too.
     """
 
     smooth: float
     sharp: float
     first: float
     last: float
+    calm: float
 
 
-SEEING = Limit(2.0, 1.0, 0.5, 0.7)  # after networks that see the pixels that they predict
-BLIND = Limit(3.0, 1.0, 0.35, 0.5)  # after others: they remove their own errors, too, and blur
+SEEING = Limit(2.0, 1.0, 0.5, 0.7, 0.1)  # after networks that see the pixels that they predict
+BLIND = Limit(3.0, 1.0, 0.35, 0.5, CALM)  # after others: they remove their own errors, and blur
 
 
 def threshold_cosines(
@@ -133,18 +135,19 @@ def _limit_removed(clean: Tensor, before: Tensor, noisy: Tensor, limit: Limit) -
     removed = power.sqrt()
     rows, columns = (1 + side // FEW for side in removed.shape[2:])
     counted = carries_noise(noisy, every=(BLOCK * rows, BLOCK * columns))
-    some = removed[..., ::rows, ::columns].flatten(2)
-    usual = lower_quantile(some, CALM, counted.flatten(2))[..., None, None]
-    most = _most_removed(clean[:, first], before[:, first], limit) * usual
+    some, counted = removed[..., ::rows, ::columns].flatten(2), counted.flatten(2)
+    calm, calmest = (lower_quantile(some, part, counted) for part in (CALM, limit.calm))
+    sharp = _how_sharp(clean[:, first], before[:, first], limit)
+    most = torch.lerp(limit.smooth * calm, limit.sharp * calmest, sharp)[..., None, None]
     share = (most / removed.clamp_min(TINY)).clamp_max(1)
     return before - _enlarged(share, BLOCK, clean) * rest
 
 
-def _most_removed(clean: Tensor, before: Tensor, limit: Limit) -> Tensor:
-    """Return how many times the noise may be removed from a square: (B, C, 1, 1)."""
+def _how_sharp(clean: Tensor, before: Tensor, limit: Limit) -> Tensor:
+    """Return 0 for smooth pictures, 1 for sharp ones, and what is between: (B, C)."""
     planes = (x.flatten(0, 1)[:, None] / math.sqrt(3) for x in (clean, before))
-    share = ((sharpness(*planes) - limit.first) / (limit.last - limit.first)).clamp(0, 1)
-    return (limit.smooth + (limit.sharp - limit.smooth) * share).view(*clean.shape[:2], 1, 1)
+    share = (sharpness(*planes) - limit.first) / (limit.last - limit.first)
+    return share.clamp(0, 1).view(*clean.shape[:2])
 
 
 def _deviation(x: Tensor, counted: Tensor, every: tuple[int, int]) -> Tensor:
