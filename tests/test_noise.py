@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from masked_denoise.errors import (
     SettingError,
 )
 from masked_denoise.noise import ChannelNoise, NoiseReport, fit_line, measure_noise, plot_noise
+from masked_denoise.noise_advice import advise
 
 POLYU = Path(__file__).resolve().parents[2] / "shared" / "data" / "polyu"
 
@@ -70,29 +70,30 @@ def test_level_of_white_noise(slope: float, offset: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "train_stride"),
+    ("kernel", "reach"),
     [([1, 2, 1], 2), ([1, 3, 4, 3, 1], 3), ([1, 2, 3, 2, 1], 3)],
 )
-def test_correlated_noise(kernel: list[float], train_stride: int) -> None:
+def test_correlated_noise(kernel: list[float], reach: int) -> None:
     clean = scene()
     report = measure_noise(clean + 0.03 * correlated(clean.shape, kernel))
     true = true_correlation(kernel)
     assert report.luma.correlation[:3] == pytest.approx(true[:3], abs=0.05)
     assert report.luma.correlation[3:] == pytest.approx(true[3:], abs=0.08)
     assert report.luma.sigma == pytest.approx(0.03, rel=0.1)
-    assert report.train_stride == train_stride
-    assert report.stride == 1
+    assert report.reach == reach
+    assert (report.train_stride, report.stride) == (2, 1)  # sharp edges
+    assert f"from {reach} pixels on" in report.advice
 
 
 def test_correlation_beyond_the_largest_stride() -> None:
     kernel = np.exp(-0.5 * (np.arange(-9, 10) / 3) ** 2).tolist()
     image = 0.5 + 0.03 * correlated((384, 384), kernel)
     report = measure_noise(image, correlation_limit=0.2)
-    assert (report.train_stride, report.stride) == (5, 1)
-    assert "still correlated" in report.advice
+    assert report.reach == 5
+    assert "still correlated at 5 pixels" in report.advice
     noisy = 0.5 + 0.03 * correlated((384, 384), [1, 2, 1])
-    assert measure_noise(noisy).train_stride == 2
-    assert measure_noise(noisy, correlation_limit=0.9).train_stride == 1
+    assert measure_noise(noisy).reach == 2
+    assert measure_noise(noisy, correlation_limit=0.9).reach == 1
 
 
 def test_colour_and_chroma() -> None:
@@ -138,12 +139,23 @@ def test_colour_tells_noise_from_texture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("advised", "sharpness", "taken"),
-    [(1, 0.2, 1), (2, 0.2, 3), (5, 0.4, 3), (2, 0.6, 2), (4, 0.9, 2), (3, 0.0, 2)],
+    ("correlation", "sharpness", "reach", "stride"),
+    [
+        ((0.1,), 0.2, 1, 1),
+        ((0.5, 0.1), 0.2, 2, 3),
+        ((0.5, 0.1), 0.6, 2, 2),
+        ((0.9,) * 8, 0.4, 5, 3),
+    ],
 )
-def test_sharp_pictures_take_a_smaller_stride(advised: int, sharpness: float, taken: int) -> None:
-    report = measure_noise(0.5 + 0.03 * white((64, 64)))
-    assert replace(report, train_stride=advised, sharpness=sharpness).fit_stride == taken
+def test_sharp_pictures_take_a_smaller_stride(
+    correlation: tuple[float, ...], sharpness: float, reach: int, stride: int
+) -> None:
+    far = correlation + (0.0,) * (16 - len(correlation))
+    grey = ChannelNoise("grey", 0.03, (0.5,), (0.03,), 0.0, 0.0009, 0.0, far)
+    found = advise([grey], sharpness=sharpness, luma_over_colour=0.0)
+    assert (found.reach, found.train_stride, found.stride) == (reach, stride, 1)
+    assert f"stride {stride}" in found.advice
+    assert ("smooth" in found.advice, "sharp" in found.advice) == (stride == 3, stride == 2)
 
 
 def test_edges_do_not_pull() -> None:
@@ -327,4 +339,5 @@ def test_real_photographs() -> None:
     assert report.luma.correlation[:3] == pytest.approx([0.56, 0.21, 0.13], abs=0.2)
     for name in ("Cb", "Cr"):
         assert report[name].correlation[:3] == pytest.approx([0.91, 0.79, 0.64], abs=0.12)
-    assert 2 <= report.train_stride <= 4
+    assert 2 <= report.reach <= 4
+    assert report.train_stride == 3

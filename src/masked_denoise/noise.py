@@ -20,14 +20,8 @@ from torch import Tensor
 
 from .colour import YCBCR
 from .errors import DataError, PixelError, SettingError
-from .noise_report import (
-    LAGS,
-    NEGLIGIBLE_SIGMA,
-    ChannelNoise,
-    NoiseReport,
-    main_channel,
-    plot_noise,
-)
+from .noise_advice import CORRELATION_LIMIT, advise
+from .noise_report import LAGS, ChannelNoise, NoiseReport, plot_noise
 from .sharpness import sharpness
 from .values import ValueRange, to_batch
 
@@ -35,31 +29,15 @@ Floats = NDArray[np.float32]
 AnyFloats = NDArray[np.floating[Any]]
 ImageLike = Tensor | NDArray[Any]
 
-CORRELATION_LIMIT = 0.4
-"""Noise counts as independent enough below this. Smaller limits ask for larger strides, which lose
-detail: on photographs whose luma noise was correlated 0.35 over two pixels and 0.19 over three,
-stride 2 measured better than 3."""
-
-INDEPENDENT = 0.25
-"""Correlation of neighbours below which noise counts as independent, whatever is advised. In each
-of 112 photographs it was 0.28 or more; white noise with detail around it measures up to 0.2."""
-
-INDEPENDENT_COLOUR = 0.4
-"""The same for colour differences, which tell where luma does not: texture is nearly all luma. In
-112 photographs their noise was correlated 0.62 or more, white noise of 8 of 255 on the Kodak
-pictures, many of which are texture all over, 0.36 at most."""
-
 __all__ = ["ChannelNoise", "NoiseReport", "measure_noise", "plot_noise"]
 
-LARGEST_STRIDE = 5
 PATCH = 32
+COLOURS = 3  # channels of which luma and colour differences are measured, too
 
 _FLAT_COUNT = 16  # of the patches of one brightness, how many of the calmest are measured ...
 _FLAT_SHARE = (0.05, 0.2)  # ... but no smaller and no larger share of them
 _GROUPS = 8  # of brightness, within which patches are compared
-_TELLING_SIGMA = 1 / 255  # noise of colour differences that is more than what rounding leaves
-_CALMEST = 0.01  # share of the half patches in which luma should be no more than white noise ...
-_LUMA_OVER_COLOUR = 2.5  # ... by its variance over that of colour differences; of white noise 1.1
+_CALMEST = 0.01  # share of the half patches in which luma has least beside colour
 _JUDGED_BY = (1, 0, 3, 2)  # halves are top, bottom, left, right; each is judged by its opposite
 
 
@@ -74,9 +52,10 @@ def measure_noise(
     """Return the level, the correlation and the advised strides of the noise of noisy images.
 
     No clean images are needed; at least a few flat patches of 32 x 32 pixels are. The advised
-    training stride is the smallest of 1 to 5 at which the noise of luma is correlated less than
-    ``correlation_limit``, or 1 where that of colour shows that luma has only texture in common; the
-    stride at inference is 1, which measured best with any. What is measured is the noise of flat
+    training stride is 1 where the noise of luma is correlated less than ``correlation_limit``
+    between neighbours, or that of colour shows that luma has only texture in common; else 3 for
+    images that are smooth seen pixel by pixel, and 2 for sharp ones. The stride at inference is 1,
+    which measured best with any. What is measured is the noise of flat
     areas: where JPEG smooths those, that of textured areas is stronger; and where all is textured,
     texture counts as noise.
 
@@ -110,11 +89,11 @@ def measure_noise(
     pictures: Iterable[ImageLike] = [images] if isinstance(images, np.ndarray | Tensor) else images
     share = max_pixels // (PATCH * PATCH * max(1, operator.length_hint(pictures, 64)))
     random = np.random.default_rng(seed)
-    measured, sharp = [], []
+    measured, sharpnesses = [], []
     for planes in _planes(pictures, value_range):
         measured.append(_measure_image(planes, min(max(share, 64), 8192), random))
         luma = torch.from_numpy(planes.mean(axis=0, keepdims=True)[None])
-        sharp.append(float(sharpness(luma, luma)))
+        sharpnesses.append(float(sharpness(luma, luma)))
     counts = sorted({one.channels for one in measured})
     if len(counts) != 1:
         raise DataError(
@@ -125,16 +104,14 @@ def measure_noise(
     low, high = (0.0, 1.0) if value_range else _span(measured)
     names = _channel_names(counts[0])
     channels = tuple(_join(name, k, measured, low, high - low) for k, name in enumerate(names))
-    told = _colour_tells(channels, measured)
-    train_stride, stride, advice = _advise(channels, correlation_limit, white=told is True)
+    sharp = float(np.median(sharpnesses))
+    advice = advise(
+        channels, sharpness=sharp, luma_over_colour=_luma_over_colour(counts[0], measured),
+        limit=correlation_limit,
+    )  # fmt: skip
     patches = sum(int(np.count_nonzero(one.flat)) for one in measured)
     span = (low, high) if value_range is None else (float(value_range[0]), float(value_range[1]))
-    independent = all(c.correlation[0] < INDEPENDENT for c in channels) if told is None else told
-    independent = independent and channels[_main_index(counts[0])].sigma >= NEGLIGIBLE_SIGMA
-    return NoiseReport(
-        channels, independent, train_stride, stride, advice, len(measured), patches, span,
-        float(np.median(sharp)),
-    )  # fmt: skip
+    return NoiseReport(channels, *advice, len(measured), patches, span, sharp)
 
 
 @dataclass(frozen=True)
@@ -309,24 +286,13 @@ def _join(name: str, k: int, measured: list[_Measured], low: float, scale: float
     )
 
 
-def _colour_tells(channels: Sequence[ChannelNoise], measured: Sequence[_Measured]) -> bool | None:
-    """Return whether colour differences say that noise is independent; None where they cannot.
-
-    They cannot where they have hardly any noise, nor where luma has more than theirs even in the
-    calmest places: that is grain of luma alone, or texture everywhere.
-    """
-    names = [channel.name for channel in channels]
-    if "Cb" not in names:
-        return None
-    y, cb, cr = (names.index(name) for name in ("Y", "Cb", "Cr"))
-    if min(channels[cb].sigma, channels[cr].sigma) < _TELLING_SIGMA:
-        return None
-    if max(channels[cb].correlation[0], channels[cr].correlation[0]) >= INDEPENDENT_COLOUR:
-        return False
-    power = [one.product[..., 0] for one in measured]  # (N, K, 4)
-    over = [one[:, y] / np.maximum(one[:, cb] + one[:, cr], 1e-20) * 2 for one in power]
-    calmest = np.quantile(np.concatenate(over), _CALMEST)
-    return True if calmest < _LUMA_OVER_COLOUR else None
+def _luma_over_colour(channels: int, measured: Sequence[_Measured]) -> float:
+    """Return the variance of luma over that of colour differences in the calmest half patches."""
+    if channels != COLOURS:
+        return 0.0
+    power = [one.product[..., 0] for one in measured]  # (N, 6, 4): R, G, B, Y, Cb, Cr
+    over = [one[:, 3] / np.maximum(one[:, 4:].mean(axis=1), 1e-20) for one in power]
+    return float(np.quantile(np.concatenate(over), _CALMEST))
 
 
 def _bin(
@@ -379,49 +345,6 @@ def fit_line(
     return float(best[0]), float(best[1]), float(np.sqrt(np.average(off**2, weights=counts)))
 
 
-def _advise(
-    channels: tuple[ChannelNoise, ...], limit: float, *, white: bool
-) -> tuple[int, int, str]:
-    """Return training stride, inference stride and the reason; `white`: colour says so."""
-    named = {channel.name: channel for channel in channels}
-    luma = named[main_channel(list(named))]
-    what = "luma noise" if luma.name == "Y" else "noise"
-    level = f"sigma is {luma.sigma:.4f} ({255 * luma.sigma:.2f} of 255)"
-    if max(channel.sigma for channel in channels) < NEGLIGIBLE_SIGMA:
-        return 1, 1, f"There is nearly nothing to remove: {level}, less than half a step of 8 bits."
-    correlation = luma.correlation[:LARGEST_STRIDE]
-    if correlation[0] >= limit and white:
-        most = max(named[name].correlation[0] for name in ("Cb", "Cr"))
-        return 1, 1, (
-            f"Train at stride 1: colour noise is independent from pixel to pixel ({most:.2f}), so "
-            f"that what luma shares ({correlation[0]:.2f}) counts as texture. Denoise at stride 1."
-        )  # fmt: skip
-    under = [d for d, value in enumerate(correlation, start=1) if value < limit]
-    train = under[0] if under else LARGEST_STRIDE
-    there = correlation[train - 1]
-    if not under:
-        reason = (
-            f"Train at stride {train}, the largest that is advised, although {what} is still "
-            f"correlated there ({there:.2f}, above {limit:.2f}): coarse noise will be left."
-        )
-    elif train == 1:
-        reason = (
-            f"Train at stride 1: neighbouring pixels have nearly independent {what} "
-            f"(correlation {there:.2f}, below {limit:.2f})."
-        )
-    else:
-        reason = (
-            f"Train at stride {train}, the smallest at which {what} is correlated less than "
-            f"{limit:.2f} ({there:.2f} there, {correlation[0]:.2f} between neighbours)."
-        )
-    reason += " Denoise at stride 1" + (", which keeps more detail." if train > 1 else ".")
-    chroma = [c for n, c in named.items() if n in ("Cb", "Cr") and c.sigma >= NEGLIGIBLE_SIGMA]
-    blotch = max((c.correlation[train - 1] for c in chroma), default=0.0)
-    if blotch > max(2 * limit, there):
-        reason += f" Colour noise is coarser ({blotch:.2f} there): some blotches may stay."
-    return train, 1, reason
-
-
 def _polynomials() -> Floats:
     """Return x, y, then xy and the two squares, orthonormal on a patch: (5, 1024)."""
     x = np.linspace(-1, 1, PATCH)
@@ -441,7 +364,7 @@ def _mixtures(channels: int) -> Floats:
     """Return the matrix (K, C) from channels to channels and mixtures."""
     if channels == 1:
         return np.ones((1, 1), np.float32)
-    mixed = YCBCR if channels == 3 else [[1 / channels] * channels]
+    mixed = YCBCR if channels == COLOURS else [[1 / channels] * channels]
     return np.concatenate([np.eye(channels), mixed]).astype(np.float32)
 
 
@@ -449,7 +372,7 @@ def _channel_names(channels: int) -> list[str]:
     """Return the names that go with the rows of `_mixtures`."""
     if channels == 1:
         return ["grey"]
-    if channels == 3:
+    if channels == COLOURS:
         return ["R", "G", "B", "Y", "Cb", "Cr"]
     return [*(str(c + 1) for c in range(channels)), "mean"]
 

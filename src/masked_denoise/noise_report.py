@@ -18,8 +18,6 @@ from .values import ValueRange
 LAGS = 16
 NEGLIGIBLE_SIGMA = 0.5 / 255
 """Half a step of 8 bits: below it there is nearly nothing to remove."""
-SMOOTH = 0.5  # sharpness below which images, noisy as they are, count as smooth
-SMOOTH_STRIDE, SHARP_STRIDE = 3, 2  # of training on them, and on others
 _COLOUR = {"R": "#d62728", "G": "#2ca02c", "B": "#1f77b4", "Cb": "#6a5acd", "Cr": "#e07b39"}
 _DARK = "#222222"
 _SHOWN_FIT_ERROR = 0.15
@@ -65,25 +63,27 @@ class NoiseReport:
         channels: One entry per channel, then the mixtures (luma and chroma for colour).
         independent: Whether there is noise, nearly independent from pixel to pixel in every
             channel.
-        train_stride: Advised stride of pixel downsampling in training, 1 to 5.
+        reach: Distance in pixels from which on the noise of luma is independent enough, 1 to 5.
+        train_stride: Advised stride of pixel downsampling in training, which `fit` takes by itself.
         stride: Advised stride at inference.
         advice: Why, in a sentence or two.
         images: How many images were measured.
         patches: How many half patches were found flat and measured.
         value_range: (black, white) of float images on their own scale; (0, 1) for integers.
         sharpness: Of the images, noisy as they are, seen pixel by pixel; the median. Below 0.5 they
-            are smooth, as photographs are. 0 where they are too small to tell.
+            are smooth, as photographs are.
     """
 
     channels: tuple[ChannelNoise, ...]
     independent: bool
+    reach: int
     train_stride: int
     stride: int
     advice: str
     images: int
     patches: int
     value_range: ValueRange
-    sharpness: float = 0.0
+    sharpness: float
 
     def __getitem__(self, name: str) -> ChannelNoise:
         """Return the channel of that name; KeyError names the channels there are."""
@@ -96,22 +96,6 @@ class NoiseReport:
     def luma(self) -> ChannelNoise:
         """The channel that the advice rests on: Y, the only one, or the mean of all."""
         return self[main_channel([channel.name for channel in self.channels])]
-
-    @property
-    def smooth(self) -> bool:
-        """Whether the images are smooth seen pixel by pixel, as photographs are."""
-        return 0 < self.sharpness < SMOOTH
-
-    @property
-    def fit_stride(self) -> int:
-        """The stride that `fit` trains at: 1 where that is advised, else by the sharpness.
-
-        Smooth images are trained on at stride 3: what is left of the noise there is less. Sharp
-        ones would lose detail by it, and fine texture may have been taken for coarse noise.
-        """
-        if self.train_stride == 1:
-            return 1
-        return SMOOTH_STRIDE if self.smooth else SHARP_STRIDE
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain numbers, lists and strings, ready for JSON."""

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..jobs.survey import Picture
-    from ..noise import NoiseReport
 
 HELP = """Measure the noise of pictures: its level at each intensity, its spatial correlation.
 
@@ -26,17 +25,6 @@ EXAMPLES = options.examples(
     "masked-denoise inspect photos/",
     "masked-denoise inspect photos/ --plot noise.png --json noise.json",
 )
-
-
-def _advised(report: NoiseReport) -> str:
-    """Return the options that training takes by itself, and why where the noise asks for others."""
-    if report.independent:
-        return "--preset independent"
-    strides = f"--train-stride {report.fit_stride} --stride {report.stride}"
-    if report.fit_stride == report.train_stride:
-        return strides
-    looks = "smooth" if report.smooth else "sharp"
-    return f"{strides}, since the pictures are {looks} seen pixel by pixel"
 
 
 class _Pixels:
@@ -93,7 +81,9 @@ def inspect(
         if len(groups) > 1:
             terminal.say(f"[bold]{kind} pictures[/bold]")
         terminal.say(plain(report.summary()))
-        terminal.say(f"[green]Advised:[/green] {_advised(report)}")
+        strides = f"--train-stride {report.train_stride} --stride {report.stride}"
+        options_of_train = "--preset independent" if report.independent else strides
+        terminal.say(f"[green]Advised:[/green] {options_of_train}")
         if kind in plots:
             terminal.say(f"[green]Plot:[/green] {plain(plot_noise(report, plots[kind]))}")
     if json_file is not None:

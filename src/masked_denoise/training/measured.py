@@ -77,7 +77,7 @@ def _decision(batches: Batches) -> Decision | None:
     if report.luma.sigma < NEGLIGIBLE_SIGMA:
         return Decision("default", {}, "there is nearly no noise")
     between = report.luma.correlation[0]
-    settings = {"train_stride": report.fit_stride}
+    settings = {"train_stride": report.train_stride}
     return Decision("default", settings, f"neighbours have noise that is correlated {between:.2f}")
 
 
