@@ -22,7 +22,7 @@ from timing import machine
 
 from masked_denoise.camera_noise import CameraNoise
 from masked_denoise.images import ImageFile, find_images, read_image, write_image
-from masked_denoise.jobs.batch import fit_models, prefer_shipped, shipped_models
+from masked_denoise.jobs.models import fit_models, prefer_shipped, shipped_models
 from masked_denoise.jobs.survey import by_kind, survey
 from masked_denoise.metrics import psnr
 from masked_denoise.values import middle

@@ -26,14 +26,8 @@ from masked_denoise.errors import (
 )
 from masked_denoise.images import ImageFile, read_image, write_image
 from masked_denoise.jobs import batch, plan
-from masked_denoise.jobs.batch import (
-    Done,
-    adapt_models,
-    denoise_files,
-    fit_models,
-    fits_format,
-    new_denoiser,
-)
+from masked_denoise.jobs.batch import Done, denoise_files, fits_format
+from masked_denoise.jobs.models import adapt_models, fit_models, new_denoiser
 from masked_denoise.jobs.plan import Task, check_writable, make_plan, write_text
 from masked_denoise.jobs.preview import expected_seconds, make_preview, telling_crop
 from masked_denoise.jobs.survey import Failure, Kind, Picture, by_kind, survey

@@ -13,7 +13,7 @@ from masked_denoise import AsymmetricMaskDenoiser, from_pretrained
 from masked_denoise.camera_noise import CameraNoise
 from masked_denoise.errors import SettingError, WeightsError
 from masked_denoise.images import ImageFile, read_image, write_image
-from masked_denoise.jobs.batch import (
+from masked_denoise.jobs.models import (
     is_for_shipped,
     prefer_shipped,
     shipped_models,

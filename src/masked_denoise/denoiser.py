@@ -63,8 +63,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         dct_threshold: coefficients below it are taken out of the result, on the 0..1 scale
             (`threshold_cosines`), 0 for none. Default 0.07, which is 18 of 255.
         turns: whether the network sees every pass, and every draw of R3, turned or mirrored another
-            way. Default True.
-            The passes of a student, which could not differ otherwise, always are.
+            way. Default True. Passes of a student, which could not differ otherwise, always are.
         value_range: (low, high) of float images; integers scale by their dtype.
         noise_level: for observation="measured": (slope, offset) of the noise's variance over the
             value of a pixel, where white is 1; one pair for all channels, or one for each. Default:

@@ -101,7 +101,7 @@ class Recipe:
         Raises:
             SettingError, UnknownNameError, BackboneError: an argument cannot be used.
         """
-        from .jobs.batch import new_denoiser
+        from .jobs.models import new_denoiser
 
         return new_denoiser(
             self.backbone, channels=channels, preset=self._preset, seed=seed,

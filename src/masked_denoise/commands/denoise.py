@@ -33,8 +33,8 @@ trains it further on the noisy pictures themselves; --fit trains a masked networ
 them, and takes the better of it and camera-small. Neither needs a clean picture. Pictures of
 floats, with other channels, of 16 bits that use little of their scale, and grey ones with noise
 that is independent from pixel to pixel are fitted for 2 minutes; what camera-small finds hardly
-any noise in stays as it is. Results keep format, depth, alpha,
-colour profile and sub-folders; JPEG comes out as PNG unless --format jpeg is given."""
+any noise in stays as it is. Results keep format, depth, alpha, colour profile and sub-folders; JPEG
+comes out as PNG unless --format jpeg is given."""
 
 EXAMPLES = options.examples(
     "masked-denoise denoise photo.jpg -o clean.png",
@@ -180,7 +180,8 @@ def _check_clash(
 
 def _denoise(request: Request, plan: Plan) -> bool:
     """Do the whole job; return whether a file failed."""
-    from ..jobs.batch import by_source, denoise_files
+    from ..jobs.batch import denoise_files
+    from ..jobs.models import by_source
 
     terminal = request.terminal
     if plan.skipped:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Given = Mapping[int, AsymmetricMaskDenoiser]
     Models = Mapping[Kind, AsymmetricMaskDenoiser]
+    Groups = Mapping[Kind, Sequence[Picture]]
 
 
 FIT_MINUTES = 2.0
@@ -104,7 +105,7 @@ def look_at(request: Request, plan: Plan, models: Given) -> tuple[list[Picture],
 
 def training_minutes(request: Request, kind: Kind, pictures: Sequence[Picture]) -> float:
     """Return how long a model for pictures of one kind will be trained; 0 where it is ready."""
-    from ..jobs.batch import shipped_suits
+    from ..jobs.models import shipped_suits
 
     if request.adapt is not None:
         return request.adapt
@@ -125,7 +126,7 @@ def ready_models(
         minutes: of fitting or adapting for a preview, which is not the user's own budget; what was
             fitted for so short a time is not compared with the model of the package.
     """
-    from ..jobs.batch import adapt_models, shipped_models, shipped_suits
+    from ..jobs.models import adapt_models, shipped_models, shipped_suits
     from ..jobs.survey import by_kind
 
     groups = by_kind(pictures)
@@ -151,10 +152,10 @@ def ready_models(
         if request.wants_shipped:
             for kind, group in rest.items():
                 request.terminal.note(_why_own(kind, group))
-        others = _trainable(request, rest, alone=not models)
-        fitted = fit(request, others, minutes or request.minutes or FIT_MINUTES)
+        only = len(groups) == 1
+        fitted = fit(request, rest, minutes or request.minutes or FIT_MINUTES, only=only)
         compares = minutes is None and not request.own_network
-        models.update(better_models(request, fitted, others) if compares else fitted)
+        models.update(better_models(request, fitted, rest) if compares else fitted)
     if request.adapt is not None:
         budget = minutes or request.adapt
         request.terminal.note(f"Adapting the model to the pictures for {duration(60 * budget)}.")
@@ -168,40 +169,9 @@ def ready_models(
     return models
 
 
-def _trainable(
-    request: Request, groups: Mapping[Kind, Sequence[Picture]], *, alone: bool
-) -> list[Picture]:
-    """Return the pictures of the kinds that can be trained on; tell of the others.
-
-    Args:
-        request: of the user.
-        groups: pictures by kind.
-        alone: whether there are no pictures but these.
-
-    Raises:
-        DataError: none can, and there are no others.
-    """
-    from ..errors import DataError
-    from ..jobs.batch import trainable
-    from ..jobs.survey import Failure
-    from ..presets import preset
-
-    strides = preset(request.preset or "default")["denoiser"]["train_stride"]
-    usable: list[Picture] = []
-    for kind, group in groups.items():
-        try:
-            trainable(kind, group, smallest=strides)
-            usable.extend(group)
-        except DataError as error:
-            if alone and len(groups) == 1:
-                raise
-            request.terminal.failed(Failure(one.path, str(error)) for one in group)
-    return usable
-
-
 def _why_own(kind: Kind, pictures: Sequence[Picture]) -> str:
     """Return why pictures get a model of their own, though none was asked for; markup counts."""
-    from ..jobs.batch import is_for_shipped
+    from ..jobs.models import is_for_shipped
 
     own = f"{plain(pictures[0].path)} and the other {kind} pictures get a model of their own"
     if len(pictures) == 1:
@@ -223,12 +193,15 @@ def leaves_clean(request: Request, models: Models) -> list[AsymmetricMaskDenoise
     return [one for one in models.values() if usual and one.preset == "student"]
 
 
-def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models:
-    """Return a denoiser for each kind of picture, fitted on them; stop where Ctrl-C stopped it."""
-    from ..jobs.batch import fit_models
-    from ..jobs.survey import by_kind
+def fit(request: Request, groups: Groups, minutes: float, *, only: bool) -> Models:
+    """Return a denoiser for each kind of picture, fitted on them; stop where Ctrl-C stopped it.
 
-    groups = by_kind(pictures)
+    Kinds of which no picture can be trained on are told, and left out; but for the `only` one.
+    """
+    from ..errors import DataError
+    from ..jobs.models import fit_models
+    from ..jobs.survey import Failure
+
     budget = duration(60 * minutes) if request.steps is None else f"{request.steps} steps"
     if len(groups) > 1:
         kinds = " and ".join(map(str, groups))
@@ -238,10 +211,14 @@ def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models
         what = f"{count} {kind} picture{'s' * (count > 1)}"
         request.terminal.note(f"Fitting {plain(request.backbone)} on the {what} for {budget}.")
 
+    def unusable(pictures: Sequence[Picture], error: DataError) -> None:
+        request.terminal.failed(Failure(one.path, str(error)) for one in pictures)
+
     models = fit_models(
-        pictures, backbone=request.backbone, preset=request.preset, minutes=minutes,
-        steps=request.steps, seed=request.seed, device=request.device,
-        progress=not request.terminal.quiet, on_group=tell,
+        [one for group in groups.values() for one in group], backbone=request.backbone,
+        preset=request.preset, minutes=minutes, steps=request.steps, seed=request.seed,
+        device=request.device, progress=not request.terminal.quiet, on_group=tell,
+        on_unusable=None if only else unusable,
     )  # fmt: skip
     stopped = any(one.fit_record.get("stopped") == "interrupted" for one in models.values())
     _keep(request, models)
@@ -251,13 +228,12 @@ def fit(request: Request, pictures: Sequence[Picture], minutes: float) -> Models
 
 
 def better_models(
-    request: Request, fitted: Models, pictures: Sequence[Picture]
+    request: Request, fitted: Models, groups: Groups
 ) -> dict[Kind, AsymmetricMaskDenoiser]:
     """Return each fitted model, or the one of the package where that does better; tell which."""
-    from ..jobs.batch import FITTED, prefer_shipped
-    from ..jobs.survey import by_kind
+    from ..jobs.models import FITTED, prefer_shipped
 
-    chosen, groups = {}, by_kind(pictures)
+    chosen = {}
     for kind, model in fitted.items():
         chosen[kind], psnr = prefer_shipped(model, kind, groups[kind], seed=request.seed)
         if psnr:

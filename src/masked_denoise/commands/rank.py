@@ -45,7 +45,7 @@ def rank(
     """Rank models; users read `HELP`."""
     from ..errors import DataError, SettingError
     from ..images import find_images
-    from ..jobs.batch import is_for_shipped
+    from ..jobs.models import is_for_shipped
     from ..jobs.survey import by_kind
     from ..pretrained.shipped import DEFAULT_MODEL, SHIPPED, as_grey
     from ..training.ranking import rank_models

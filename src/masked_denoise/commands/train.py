@@ -76,7 +76,7 @@ def train(
 ) -> None:
     """Train a model; users read `HELP`."""
     from ..images import find_images
-    from ..jobs.batch import new_denoiser
+    from ..jobs.models import new_denoiser
 
     terminal = Terminal(quiet)
     budgets = [value for value in (minutes, steps, epochs) if value is not None]

@@ -14,7 +14,8 @@ from ..pretrained.shipped import DEFAULT_MODEL
 from ..report.page import ReportEntry, write_report
 from ..report.panel import side_by_side
 from ..samples import list_samples, sample_path
-from .batch import by_source, denoise_files, fit_models, shipped_models
+from .batch import denoise_files
+from .models import by_source, fit_models, shipped_models
 from .plan import Task, check_writable
 from .survey import by_kind, survey
 

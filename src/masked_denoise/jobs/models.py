@@ -1,0 +1,222 @@
+"""Which model denoises which pictures: that of the package, one fitted on them, or the better."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DataError, MaskedDenoiseError
+from ..images import read_image
+from ..report.crops import spread
+from .survey import Kind, Picture, by_kind
+
+if TYPE_CHECKING:
+    from ..denoiser import AsymmetricMaskDenoiser
+
+Models = Mapping[Kind, "AsymmetricMaskDenoiser"]
+
+FITTED = "fitted"  # name of a fitted model beside that of the package
+COMPARED = 2.0  # millions of pixels on which the two are compared
+_LOOKS, _LOOK_PIXELS = 8, 1 << 22  # pictures and pixels whose noise is looked at
+_MUCH = 2 / 255  # standard deviation of noise, where white is 1
+
+
+def new_denoiser(
+    backbone: str, *, channels: int, preset: str | None = None, seed: int = 0, **settings: object
+) -> AsymmetricMaskDenoiser:
+    """Return a denoiser whose first weights are decided by the seed, whatever was drawn before."""
+    import torch
+
+    from ..denoiser import AsymmetricMaskDenoiser
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AsymmetricMaskDenoiser(backbone, channels=channels, preset=preset, **settings)  # type: ignore[arg-type]
+
+
+def fit_models(
+    pictures: Sequence[Picture],
+    *,
+    backbone: str = "fast-unet",
+    preset: str | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+    on_group: Callable[[Kind, int], None] | None = None,
+    on_unusable: Callable[[Sequence[Picture], DataError], None] | None = None,
+) -> dict[Kind, AsymmetricMaskDenoiser]:
+    """Return a denoiser fitted on the pictures themselves, one for each kind.
+
+    Args:
+        pictures: from `survey`; those too small to be trained on, or with NaN, are left out.
+        backbone: name of the network.
+        preset: name of a recipe.
+        minutes: budget of each; 2 where neither it nor `steps` is given.
+        steps: budget in steps.
+        seed: of the weights, the masks and the crops.
+        device: where to train, for example "cuda"; None for the best there is.
+        progress: show a bar.
+        on_group: called as on_group(kind, number of pictures) before each.
+        on_unusable: called with the pictures of a kind of which none can be trained on, and why;
+            the kind then gets no model.
+
+    Raises:
+        DataError: no picture of a kind can be trained on, and `on_unusable` is None.
+        Whatever `AsymmetricMaskDenoiser.fit` raises.
+    """
+    models = {}
+    for kind, group in by_kind(pictures).items():
+        denoiser = new_denoiser(backbone, channels=kind.channels, preset=preset, seed=seed)
+        smallest = max(denoiser.train_strides)
+        usable = [
+            one.path for one in group if one.finite and min(one.height, one.width) >= smallest
+        ]
+        if not usable:
+            error = DataError(
+                f"none of the {len(group)} {kind} pictures can be trained on: sides of {smallest} "
+                "pixels or more, free of NaN, are needed; give a model"
+            )
+            if on_unusable is None:
+                raise error
+            on_unusable(group, error)
+            continue
+        if on_group is not None:
+            on_group(kind, len(usable))
+        budget = {"steps": steps} if steps is not None else {"minutes": minutes or 2.0}
+        denoiser.fit(usable, seed=seed, progress=progress, device=device, **budget)
+        models[kind] = denoiser
+        if denoiser.fit_record["stopped"] == "interrupted":
+            break
+    return models
+
+
+def is_for_shipped(kind: Kind) -> bool:
+    """Return whether the model that comes with the package is made for pictures of a kind.
+
+    These are grey and colour pictures of integers that use their scale. What values floats have, it
+    cannot know; and dim ones look black to it.
+    """
+    return kind.channels in (1, 3) and kind.values == "integers"
+
+
+def shipped_suits(kind: Kind, pictures: Sequence[Picture]) -> bool:
+    """Return whether to take the model that comes with the package where no other is asked for.
+
+    It knows the noise of cameras, which is alike in neighbouring pixels. Where grey pictures have
+    much noise that is independent, a network of their own serves them better. Colour ones it does
+    not: two minutes of it are hardly better on average.
+    """
+    if not is_for_shipped(kind):
+        return False
+    return kind.channels == 3 or not has_much_independent_noise(tuple(pictures))
+
+
+@functools.lru_cache(maxsize=8)
+def has_much_independent_noise(pictures: tuple[Picture, ...]) -> bool:
+    """Return whether some of the pictures, of one kind, have much noise that is independent."""
+    from ..noise import measure_noise
+
+    some = spread(pictures, _LOOKS)
+    try:
+        report = measure_noise(
+            (read_image(one.path).pixels for one in some), max_pixels=_LOOK_PIXELS
+        )
+    except MaskedDenoiseError:  # too small, or it has NaN
+        return False
+    return report.independent and report.luma.sigma > _MUCH
+
+
+def prefer_shipped(
+    fitted: AsymmetricMaskDenoiser, kind: Kind, pictures: Sequence[Picture], *, seed: int = 0
+) -> tuple[AsymmetricMaskDenoiser, dict[str, float]]:
+    """Return the better of a fitted denoiser and the one of the package, and PSNR of both by name.
+
+    They are compared on simulated camera noise of the level of the pictures (`rank_models`). Where
+    that cannot tell, as the package's is not made for the kind or the other was fitted for
+    independent noise, the fitted one is returned, without numbers.
+
+    Args:
+        fitted: on the pictures.
+        kind: of the pictures.
+        pictures: from `survey`.
+        seed: of the noise.
+    """
+    from ..pretrained.shipped import DEFAULT_MODEL
+    from ..training.ranking import rank_models
+
+    if fitted.preset == "independent" or not is_for_shipped(kind):
+        return fitted, {}
+    device = next(fitted.backbone.parameters()).device
+    (shipped,) = shipped_models([kind], str(device)).values()
+    files = [one.path for one in pictures if one.finite]
+    ranks = rank_models(
+        {FITTED: fitted, DEFAULT_MODEL: shipped}, files, megapixels=COMPARED, seed=seed
+    )
+    better = fitted if ranks[0].name == FITTED else shipped
+    return better, {rank.name: rank.psnr for rank in ranks}
+
+
+def shipped_models(
+    kinds: Iterable[Kind], device: str | None = None
+) -> dict[Kind, AsymmetricMaskDenoiser]:
+    """Return the model that comes with the package, for each of the kinds that it is made for.
+
+    Args:
+        kinds: of pictures.
+        device: where the networks go; None for the CPU.
+    """
+    from ..pretrained.shipped import as_grey, load_shipped
+
+    kinds = [kind for kind in kinds if is_for_shipped(kind)]
+    if not kinds:
+        return {}
+    colour = load_shipped().to(device or "cpu")
+    return {kind: colour if kind.channels == 3 else as_grey(colour) for kind in kinds}
+
+
+def adapt_models(
+    models: Models,
+    pictures: Sequence[Picture],
+    *,
+    minutes: float,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> None:
+    """Adapt each student to the pictures that it is for, in place.
+
+    Args:
+        models: students by kind; one may be there for several.
+        pictures: from `survey`; those one pixel wide, or with NaN, are left out.
+        minutes: budget of training of each.
+        seed: of the run.
+        device: where to train; None for the best there is.
+        progress: show a bar.
+
+    Raises:
+        DataError: no picture of a kind can be used.
+        Whatever `AsymmetricMaskDenoiser.adapt` raises.
+    """
+    groups: dict[AsymmetricMaskDenoiser, list[Picture]] = {}
+    for kind, group in by_kind(pictures).items():
+        groups.setdefault(models[kind], []).extend(group)
+    for model, group in groups.items():
+        usable = [one.path for one in group if one.finite and min(one.height, one.width) >= 2]
+        if not usable:
+            raise DataError(
+                f"none of the {len(group)} pictures of {model.channels} channels can be learnt "
+                "from: sides of 2 pixels or more, free of NaN, are needed; leave out --adapt"
+            )
+        model.adapt(usable, minutes=minutes, seed=seed, device=device, progress=progress)
+        if model.fit_record["stopped"] == "interrupted":
+            return
+
+
+def by_source(pictures: Sequence[Picture], models: Models) -> dict[Path, AsymmetricMaskDenoiser]:
+    """Return the denoiser of each picture, by its path; pictures of other kinds are left out."""
+    groups = by_kind(pictures).items()
+    return {one.path: models[kind] for kind, group in groups if kind in models for one in group}
