@@ -15,8 +15,8 @@ from stages import NETWORKS, STRIDE, overhead, seconds_of_block, without_kernels
 from torch import Tensor, nn
 
 from masked_denoise import AsymmetricMaskDenoiser, RandomPartition
+from masked_denoise.hashing import Key
 from masked_denoise.ops import MaskedImage, draw_of
-from masked_denoise.scheme import Key
 
 BATCH, CROP = 16, 160
 KEY = Key(0, 0, 1)

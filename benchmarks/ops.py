@@ -18,10 +18,10 @@ from timing import Run, copy_of, in_turns
 from torch import Tensor
 
 from masked_denoise import PixelDownsample, RandomPartition, smoothness_loss
+from masked_denoise.hashing import Key
 from masked_denoise.memory import held_memory
 from masked_denoise.ops import MaskedImage, reference, replace, why_eager
 from masked_denoise.ops.reference import replacement
-from masked_denoise.scheme import Key
 
 KEY, STRIDE, SHARE, EPSILON = Key(0, 0, 1), 2, 0.16, 1e-6
 

@@ -22,9 +22,9 @@ import torch
 from timing import Run, exponent
 
 from masked_denoise import AsymmetricMaskDenoiser, RandomPartition
+from masked_denoise.hashing import Key
 from masked_denoise.memory import held_memory
 from masked_denoise.ops import MaskedImage
-from masked_denoise.scheme import Key
 
 SIDES = (128, 256, 512, 1024, 2048, 4096, 8192)
 FROM = 512**2  # pixels; below, the time of the calls themselves is seen

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from masked_denoise import AsymmetricMaskDenoiser, MaskScheme, register_backbone
+from masked_denoise.hashing import Key, hash_key
 from masked_denoise.images import ImageFile, read_image, write_image
 from masked_denoise.metrics import score
 from masked_denoise.pixels import Grid
 from masked_denoise.report.panel import side_by_side
 from masked_denoise.samples import sample_path
-from masked_denoise.scheme import Key, hash_key
 
 
 @register_backbone("dilated-cnn", note="example: a few dilated convolutions", license="Apache-2.0")

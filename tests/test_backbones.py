@@ -23,9 +23,9 @@ from masked_denoise import (
 )
 from masked_denoise.backbones import backbone_info, registry
 from masked_denoise.errors import SettingError, UnknownNameError
+from masked_denoise.hashing import Key
 from masked_denoise.pixels import Grid
 from masked_denoise.probe import is_blind, probe
-from masked_denoise.scheme import Key
 
 PACKAGE = "masked_denoise.backbones."
 PLACES = [(0, 0, 0), (1, 17, 3), (2, 31, 63), (0, 16, 40)]

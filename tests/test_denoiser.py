@@ -35,11 +35,11 @@ from masked_denoise.errors import (
     SizeError,
     UnknownNameError,
 )
+from masked_denoise.hashing import Key, Purpose
 from masked_denoise.inference import TURNS, denoise_batch
 from masked_denoise.ops import fill_hidden
 from masked_denoise.ops.reference import replacement
 from masked_denoise.pixels import Grid
-from masked_denoise.scheme import Key, Purpose
 
 
 class Mixer(nn.Module):

@@ -37,6 +37,7 @@ from masked_denoise import (
     smoothness_loss,
 )
 from masked_denoise.errors import SettingError, SizeError
+from masked_denoise.hashing import Key, Purpose, hash_key
 from masked_denoise.ops import (
     MaskedImage,
     fast,
@@ -54,7 +55,7 @@ from masked_denoise.ops import (
 from masked_denoise.ops.plan import READ, Kind, MaskPlan, Place, plan_hidden, plan_label
 from masked_denoise.ops.reference import replacement
 from masked_denoise.pixels import outside
-from masked_denoise.scheme import Fill, Key, Purpose, hash_key
+from masked_denoise.scheme import Fill
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KEY = Key(-7, Purpose.TRAIN, 2**40 + 3)
@@ -888,7 +889,7 @@ def test_without_triton_everything_else_works() -> None:
         import torch
         from masked_denoise import RandomPartition, mask_loss, smoothness_loss
         from masked_denoise.ops import MaskedImage, why_eager
-        from masked_denoise.scheme import Key
+        from masked_denoise.hashing import Key
         image = torch.rand(1, 3, 6, 6)
         seen = MaskedImage(image, RandomPartition(2), Key(), 2)
         loss = seen.distance(seen.show(0), 0) + smoothness_loss(image)
@@ -907,7 +908,7 @@ def test_kernels_compile_for_gpus() -> None:
         from masked_denoise import RandomPartition
         from masked_denoise.ops import launch
         from masked_denoise.ops.plan import READ, Place
-        from masked_denoise.scheme import Key
+        from masked_denoise.hashing import Key
 
         names = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float64: "*fp64",
                  torch.uint8: "*u8", torch.int32: "*i32", torch.int64: "*i64"}

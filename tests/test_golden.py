@@ -17,10 +17,10 @@ from masked_denoise import (
     create_backbone,
     mask_loss,
 )
+from masked_denoise.hashing import Key
 from masked_denoise.ops import fill_hidden, merge_branches
 from masked_denoise.ops.reference import refine
 from masked_denoise.pixels import Grid
-from masked_denoise.scheme import Key
 
 
 class Recorded(MaskScheme):

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from masked_denoise import PixelDownsample, Refinement
 from masked_denoise.errors import SettingError
+from masked_denoise.hashing import Key, Purpose
 from masked_denoise.ops.reference import refine, replacement
-from masked_denoise.scheme import Key, Purpose, RandomPartition
+from masked_denoise.scheme import RandomPartition
 
 
 def test_refine_is_the_mean_over_draws_of_the_replaced_images() -> None:

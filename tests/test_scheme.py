@@ -24,17 +24,9 @@ from masked_denoise import (
     RandomPartition,
 )
 from masked_denoise.errors import SettingError, UnknownNameError
+from masked_denoise.hashing import Key, Purpose, hash_key, hash_pixels, mix
 from masked_denoise.pixels import Grid
-from masked_denoise.scheme import (
-    NOBODY,
-    SCHEMES,
-    Key,
-    Purpose,
-    create_scheme,
-    hash_key,
-    hash_pixels,
-    mix,
-)
+from masked_denoise.scheme import NOBODY, SCHEMES, create_scheme
 
 SIDE = 512
 KEYS = [Key(0, 0, 0), Key(1, 3, 0), Key(-7, 0, 123_456), Key(2**63 + 5, 16, 2**40)]

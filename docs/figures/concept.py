@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from masked_denoise import AsymmetricMaskDenoiser, PixelDownsample
+from masked_denoise.hashing import Key
 from masked_denoise.images import read_image
 from masked_denoise.ops import fill_hidden, merge_branches
 from masked_denoise.samples import sample_path
-from masked_denoise.scheme import Key
 
 TRAIN_STRIDE, STRIDE, STEPS = 2, 1, 400
 SAMPLE, TOP, LEFT, SIDE = "parrot", 84, 148, 48  # its eye; multiples of both strides

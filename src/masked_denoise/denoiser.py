@@ -17,6 +17,7 @@ from .calls import CallMemory, predict
 from .checks import whole
 from .denoiser_settings import DenoiserSettings
 from .errors import SettingError, SizeError
+from .hashing import Key, Purpose, hash_key
 from .inference import TILE, denoise_batch
 from .losses import LossKind, target_loss, total_loss
 from .memory import held_memory
@@ -24,7 +25,7 @@ from .ops import MaskedImage
 from .ops.masked import DistanceKind
 from .probe import Traits, check_labels, probe, warn_unless_blind
 from .refine import Refinement
-from .scheme import Key, MaskScheme, NothingHidden, Purpose, hash_key
+from .scheme import MaskScheme, NothingHidden
 from .transfer import to_device
 from .uncertainty import check_draws, deviation_of
 from .values import ValueRange, check_finite, from_batch, to_batch, warn_off_scale

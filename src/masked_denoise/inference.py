@@ -13,11 +13,12 @@ from torch import Tensor
 from .calls import Job, NetworkCalls
 from .chroma import smooth_chroma
 from .cosine import BLIND, SEEING, threshold_cosines
+from .hashing import Key, Purpose
 from .observation import weighed
 from .ops import MaskedImage, replace
 from .pixels import reflect_pad
 from .refine import Refinement
-from .scheme import Key, NothingHidden, Purpose
+from .scheme import NothingHidden
 from .tiling import tiled
 from .uncertainty import Spread, turns_passes
 

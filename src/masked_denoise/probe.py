@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .errors import BackboneError
+from .hashing import Key
 from .pixels import PixelDownsample
-from .scheme import NOBODY, Key, MaskScheme, check_label, label_error
+from .scheme import NOBODY, MaskScheme, check_label, label_error
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)
 

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..hashing import WORD, hash_words
 from ..pixels import Grid, PixelDownsample, outside
-from ..scheme import WORD, hash_words
 from . import eager, launch, reference
 from .fast import why_eager
 from .plan import MaskPlan, Place, plan_hidden, plan_label

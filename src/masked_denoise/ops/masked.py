@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError, SizeError
+from ..hashing import WORD, Key, Purpose, hash_key
 from ..pixels import Grid, PixelDownsample, outside
-from ..scheme import WORD, Key, MaskScheme, NothingHidden, Purpose, check_label, hash_key
+from ..scheme import MaskScheme, NothingHidden, check_label
 from . import eager, library, library_losses, reference
 from .fast import why_eager
 from .plan import READ, MaskPlan, Place

@@ -7,18 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..hashing import Key, hash_key, hash_words
 from ..pixels import Grid
 from ..scheme import (
     NOBODY,
     Checkerboard,
-    Key,
     Lattice,
     MaskScheme,
     Noise2Void,
     NothingHidden,
     RandomPartition,
-    hash_key,
-    hash_words,
 )
 
 

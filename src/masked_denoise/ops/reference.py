@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError
+from ..hashing import WORD, Key, Purpose, hash_pixels
 from ..pixels import PixelDownsample
-from ..scheme import WORD, Fill, Key, Purpose, check_fill, hash_pixels
+from ..scheme import Fill, check_fill
 
 
 def fill_hidden(image: Tensor, hidden: Tensor, fill: Fill, *, word: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import DataError, PixelError
-from ..scheme import Key, Purpose, hash_key
+from ..hashing import Key, Purpose, hash_key
 from ..transfer import to_device
 from ..values import ValueRange, to_batch
 from .crops import CropBatches, Unit

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SizeError
-from ..scheme import WORD, Key, Purpose, hash_key, mix
+from ..hashing import WORD, Key, Purpose, hash_key, mix
 from ..values import ValueRange
 from .pictures import Array, Pictures, measured_range, pictures_held, windows
 from .settings import FitSettings

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_weights
 from ..errors import BackboneError
-from ..scheme import Key, Purpose, hash_key
+from ..hashing import Key, Purpose, hash_key
 from ..transfer import to_device
 from .compiled import CompiledForward
 from .muon import Muon, pays

@@ -19,10 +19,10 @@ from torch import Tensor
 from ..backbones import backbone_info
 from ..checkpoint import FORMAT, recipe_of, save_model
 from ..errors import MaskedDenoiseError, SettingError, TrainingError
+from ..hashing import Key, Purpose
 from ..memory import held_memory
 from ..observation import NoiseLevel
 from ..pretrained.card import after_training
-from ..scheme import Key, Purpose
 from .batches import Batches, as_batches
 from .learner import Learner, optimizer_for
 from .measured import (

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError, ImageReadError, PixelError, SizeError
-from ..scheme import Key, Purpose, hash_key
+from ..hashing import Key, Purpose, hash_key
 from ..values import ValueRange, to_batch
 
 Array = NDArray[Any]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..camera_noise import CameraNoise
 from ..colour import LUMA
 from ..errors import DataError, SettingError
-from ..scheme import Key, Purpose, hash_key
+from ..hashing import Key, Purpose, hash_key
 from .batches import windows_of
 from .pictures import Array
 from .simulated import smaller

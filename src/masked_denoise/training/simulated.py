@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..camera_noise import CameraNoise, Range
 from ..errors import DataError, SettingError
-from ..scheme import Key, Purpose, hash_key
+from ..hashing import Key, Purpose, hash_key
 from ..values import ValueRange, to_batch
 from .crops import HELD_OUT, Unit
 from .pictures import Array

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, PixelError, SizeError
-from ..scheme import Purpose
+from ..hashing import Purpose
 from ..values import middle
 from .pictures import Array
 

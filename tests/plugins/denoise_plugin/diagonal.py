@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from masked_denoise import MaskScheme
+from masked_denoise.hashing import Key
 from masked_denoise.pixels import Grid
-from masked_denoise.scheme import Key, register_scheme
+from masked_denoise.scheme import register_scheme
 
 
 @register_scheme
