@@ -170,3 +170,17 @@ def test_the_command_ranks_the_shipped_model_on_grey_pictures(
     done = CliRunner().invoke(app, ["rank", str(tmp_path / "in"), "camera-small"])
     assert done.exit_code == 0, done.output
     assert "camera-small" in done.output
+
+
+def test_the_command_warns_of_models_that_the_test_favours(
+    noisy: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "a.png", ImageFile(noisy))
+    student = AsymmetricMaskDenoiser("fast-student", preset="student")
+    student.fit_record = {"steps": 1, "learn_noise": {"rounds": 1}}
+    student.save_pretrained(tmp_path / "taught")
+    arguments = ["rank", str(tmp_path / "in"), str(tmp_path / "taught")]
+    assert "favours" not in CliRunner().invoke(app, arguments).output
+    text = " ".join(CliRunner().invoke(app, [*arguments, "camera-small"]).output.split())
+    assert "the score favours such a model" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from .terminal import Terminal, number, plain
 from .train import look_at
 
 if TYPE_CHECKING:
+    from ..denoiser import AsymmetricMaskDenoiser
     from ..training.ranking import Rank
 
 HELP = """Rank models by how well they denoise pictures such as these; no clean one is needed.
@@ -75,10 +77,21 @@ def rank(
     terminal.note(f"ranking {len(loaded)} models on {len(files)} pictures, {where}")
     ranks = rank_models(loaded, files, seed=seed)
     _tell(terminal, ranks)
+    _warn_of_favour(terminal, loaded)
     if json_file is not None:
         options.write_json(json_file, {"ranks": [asdict(one) for one in ranks]})
     if failures:
         raise typer.Exit(1)
+
+
+def _warn_of_favour(terminal: Terminal, models: Mapping[str, AsymmetricMaskDenoiser]) -> None:
+    """Warn where a model learnt from noise simulated on pictures, as the test is made."""
+    taught = [name for name, model in models.items() if "learn_noise" in model.fit_record]
+    if taught and len(models) > 1:
+        terminal.warn(
+            f"learnt from simulated noise, as the test has it: {', '.join(map(plain, taught))}; "
+            "the score favours such a model, most of all on the pictures that it learnt from"
+        )
 
 
 def _tell(terminal: Terminal, ranks: list[Rank]) -> None:
