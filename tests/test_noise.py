@@ -217,7 +217,8 @@ def test_a_brightness_that_is_all_texture_does_not_pull() -> None:
 def test_nearly_clean_images(image: np.ndarray) -> None:
     report = measure_noise(image)
     assert report.luma.sigma < 0.5 / 255
-    assert (report.train_stride, report.stride) == (1, 1)
+    assert report.negligible
+    assert not report.independent
     assert "nearly nothing to remove" in report.advice
     assert all(np.isfinite(report.luma.correlation))
 
@@ -240,6 +241,37 @@ def test_forms_of_images_agree() -> None:
     assert pair.images == 2
     assert pair.luma.sigma == pytest.approx(expected, rel=0.1)
     assert [c.name for c in measure_noise(noisy[..., :2]).channels] == ["1", "2", "mean"]
+
+
+def test_advice_does_not_depend_on_the_scale() -> None:
+    noisy = np.clip(scene(192)[..., None] + 0.03 * white((192, 192, 3)), 0, 1)
+    few = np.round(noisy * 4095).astype(np.uint16)  # 12 bits stored in 16
+    forms = [
+        measure_noise((noisy * 65535).round().astype(np.uint16)),
+        measure_noise(few),
+        measure_noise(noisy.astype(np.float32)),
+        measure_noise(noisy * 4000),
+        measure_noise(noisy * 0.01, value_range=(0, 0.01)),
+    ]
+    advice = {(one.negligible, one.independent, one.train_stride) for one in forms}
+    assert advice == {(False, True, 1)}
+    assert np.ptp([one.sharpness for one in forms]) < 0.05 * forms[0].sharpness
+    assert measure_noise([few, few // 4]).independent
+    bright = np.full((64, 64, 3), 60000, np.uint16)  # so the others are dark, and without noise
+    assert measure_noise([bright, (few // 16)]).negligible
+
+
+def test_noise_of_colour_alone() -> None:
+    colour = np.array([1, -(0.299 + 2 * 0.114) / 0.587, 2])  # of no luma
+    random = white((192, 192))
+    assert measure_noise(0.5 + 0.03 * random[..., None] * colour).train_stride == 1
+    blotches = np.kron(random[:48, :48], np.ones((4, 4)))
+    coarse = 0.5 + 0.03 * blotches[..., None] * colour
+    report = measure_noise(coarse)
+    assert report.luma.sigma < 0.5 / 255
+    assert report.train_stride > 1
+    assert "colour noise" in report.advice
+    assert not report.independent
 
 
 def test_strong_float_noise_keeps_the_scale() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import signal
@@ -29,6 +30,7 @@ from masked_denoise.errors import (
 )
 from masked_denoise.images import ImageFile, write_image
 from masked_denoise.metrics import psnr
+from masked_denoise.noise import measure_noise
 from masked_denoise.presets import PRESETS
 from masked_denoise.training.schedule import UNKNOWN, Schedule
 from masked_denoise.training.settings import FitSettings, fit_settings
@@ -582,6 +584,20 @@ def test_a_full_disk_stops_the_run_but_not_the_denoiser(
     assert same(denoiser, kept)
 
 
+def test_a_full_disk_keeps_what_an_earlier_run_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make().fit(DATA, steps=2, output=tmp_path, **FAST)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert "last.pt" in before
+    monkeypatch.setattr(
+        "masked_denoise.training.states.save_state", _raising(CheckpointError("full"))
+    )
+    with pytest.raises(CheckpointError, match="full"):
+        make().fit(DATA, steps=2, output=tmp_path, **FAST)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     denoiser = make()
@@ -800,6 +816,72 @@ def test_a_fit_that_is_refused_changes_nothing(
     assert denoiser.undecided
     assert denoiser.value_range is None
     assert all(module.training == denoiser.training for module in denoiser.modules())
+
+
+@pytest.mark.parametrize("when", ["first step", "callback"])
+def test_a_fit_that_fails_before_it_learns_changes_nothing(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoiser = make()
+    before, learnt = dict(vars(denoiser)), copy.deepcopy(denoiser.backbone.state_dict())
+    floats = 4000 * NOISY.astype(np.float32)
+    if when == "first step":
+        monkeypatch.setattr("masked_denoise.training.learner.Learner.is_finite", lambda self: False)
+        with pytest.raises(TrainingError, match="no longer finite"):
+            denoiser.fit(floats, steps=1, **FAST)
+    else:
+        monkeypatch.setattr(
+            "masked_denoise.training.learner.Learner.backward", _raising(ValueError("no"))
+        )
+        with pytest.raises(ValueError, match="no"):
+            denoiser.fit(floats, steps=1, **FAST)
+    assert vars(denoiser) == before
+    assert denoiser.undecided
+    assert denoiser.value_range is None
+    after = denoiser.backbone.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in learnt.items())
+
+
+def test_a_callback_that_fails_later_keeps_what_was_learnt() -> None:
+    denoiser = make()
+    with pytest.raises(ValueError, match="enough"):
+        denoiser.fit(DATA, steps=40, callback=_raising(ValueError("enough")), **FAST)
+    assert denoiser.fit_record["steps"] == 20
+    assert not denoiser.undecided
+
+
+def test_a_picture_must_have_room_for_the_stride_that_may_be_taken() -> None:
+    blurred = torch.nn.functional.avg_pool2d(torch.rand(3, 200, 200), 9, 1)  # smooth: stride 3
+    denoiser = make()
+    with pytest.raises(SizeError, match="2 pixels; 3 or more"):
+        denoiser.fit([blurred, torch.rand(3, 2, 60)], steps=1, **FAST)
+    denoiser = AsymmetricMaskDenoiser(nn.Conv2d(3, 3, 3, padding=1), train_stride=2)
+    denoiser.fit([blurred, torch.rand(3, 2, 60)], steps=1, **FAST)
+    assert denoiser.train_strides == (2,)
+
+
+@pytest.mark.parametrize("form", ["float", "range", "deep"])
+def test_fit_decides_alike_on_any_scale(form: str) -> None:
+    pictures = np.random.default_rng(0).random((2, 96, 96, 3)).astype(np.float32)
+    denoiser = make()
+    if form == "range":
+        denoiser.value_range = (0, 0.01)
+        pictures *= 0.01
+    elif form == "deep":
+        pictures = (4095 * pictures).astype(np.uint16)
+    denoiser.fit(list(pictures), steps=1, **FAST)
+    assert denoiser.preset == "independent"
+
+
+def test_fit_takes_the_stride_of_the_report() -> None:
+    luma = torch.nn.functional.avg_pool2d(torch.rand(1, 200, 200), 5, 1)
+    colour = torch.rand(1, 196, 196) * torch.tensor([1, -0.8978, 2.0])[:, None, None]
+    for picture in (luma.expand(3, -1, -1), 0.5 + 0.1 * colour, torch.full((3, 96, 96), 0.5)):
+        denoiser = make()
+        denoiser.fit([picture], steps=1, **FAST)
+        report = measure_noise(picture)
+        assert denoiser.preset == ("independent" if report.independent else "default")
+        assert denoiser.train_strides == (report.train_stride,)
 
 
 def _raising(error: Exception) -> Any:

@@ -9,6 +9,7 @@ from torch import nn
 
 from .checks import number, range_of_values, whole
 from .errors import SettingError
+from .noise_advice import SMOOTH_STRIDE
 from .observation import NoiseLevel, check_levels
 from .pixels import PixelDownsample
 from .presets import preset as named_preset
@@ -83,6 +84,15 @@ class DenoiserSettings(nn.Module):
         """
         self.level_given = False
         self._noise_level = None if levels is None else check_levels(levels, self.channels)
+
+    @property
+    def shortest_side(self) -> int:
+        """Pixels that no side of a picture to be trained on may be below: the largest stride.
+
+        It may be one that `fit` still decides.
+        """
+        decides = self.undecided and "train_stride" not in self.given
+        return max(*self.train_strides, SMOOTH_STRIDE if decides else 1)
 
     def decide(self, preset: str, **settings: Any) -> None:
         """Take a preset, and settings that go before it, for all that nobody gave or set.

@@ -21,9 +21,9 @@ from torch import Tensor
 from .colour import YCBCR
 from .errors import DataError, PixelError, SettingError
 from .noise_advice import CORRELATION_LIMIT, advise
-from .noise_report import LAGS, ChannelNoise, NoiseReport, plot_noise
+from .noise_report import LAGS, ChannelNoise, NoiseReport, main_channel, plot_noise
 from .sharpness import sharpness
-from .values import ValueRange, to_batch
+from .values import DIM, ValueRange, to_batch
 
 Floats = NDArray[np.float32]
 AnyFloats = NDArray[np.floating[Any]]
@@ -90,9 +90,9 @@ def measure_noise(
     share = max_pixels // (PATCH * PATCH * max(1, operator.length_hint(pictures, 64)))
     random = np.random.default_rng(seed)
     measured, sharpnesses = [], []
-    for planes in _planes(pictures, value_range):
-        measured.append(_measure_image(planes, min(max(share, 64), 8192), random))
-        luma = torch.from_numpy(planes.mean(axis=0, keepdims=True)[None])
+    for planes, white in _planes(pictures, value_range):
+        measured.append(_measure_image(planes, white, min(max(share, 64), 8192), random))
+        luma = torch.from_numpy(planes.mean(axis=0, keepdims=True)[None] / np.float32(white))
         sharpnesses.append(float(sharpness(luma, luma)))
     counts = sorted({one.channels for one in measured})
     if len(counts) != 1:
@@ -102,12 +102,13 @@ def measure_noise(
             else f"no image with both sides of at least {PATCH} pixels; give larger ones"
         )
     low, high = (0.0, 1.0) if value_range else _span(measured)
+    white = max(one.white for one in measured) if (low, high) == (0.0, 1.0) else 1.0
     names = _channel_names(counts[0])
     channels = tuple(_join(name, k, measured, low, high - low) for k, name in enumerate(names))
     sharp = float(np.median(sharpnesses))
     advice = advise(
         channels, sharpness=sharp, luma_over_colour=_luma_over_colour(counts[0], measured),
-        limit=correlation_limit,
+        white=white, limit=correlation_limit,
     )  # fmt: skip
     patches = sum(int(np.count_nonzero(one.flat)) for one in measured)
     span = (low, high) if value_range is None else (float(value_range[0]), float(value_range[1]))
@@ -120,38 +121,63 @@ class _Measured:
 
     ``product[n, k, h, d]`` is the mean product of pixels d apart, ``coarse[n, k]`` the noise
     power per removed term, ``flat[n, h]`` for how many halves a flat one stands, 0 for others.
+    ``white`` is how far above black white lies, as far as the image tells.
     """
 
     channels: int
     low: float
     high: float
+    white: float
     mean: Floats
     product: Floats
     coarse: Floats
     flat: Floats
 
 
-def _planes(images: Iterable[ImageLike], value_range: ValueRange | None) -> Iterator[Floats]:
-    """Yield each image as an array (C, H, W) on its scale; too small ones are passed over."""
+def _planes(
+    images: Iterable[ImageLike], value_range: ValueRange | None
+) -> Iterator[tuple[Floats, float]]:
+    """Yield each image (C, H, W) on its scale, and its white; too small ones are passed over."""
     for number, image in enumerate(images):
-        batch = to_batch(image, value_range=value_range)[0].cpu().numpy()
+        tensor, form = to_batch(image, value_range=value_range)
+        batch = tensor.cpu().numpy()
         if not np.isfinite(batch).all():
             raise PixelError(
                 f"image {number} has NaN or infinite pixels; replace or crop them before measuring"
             )
         if min(batch.shape[-2:]) >= PATCH:
-            yield from batch
+            yield from ((planes, _white(planes, deep=form.is_deep)) for planes in batch)
+
+
+def _white(planes: Floats, *, deep: bool) -> float:
+    """Return how far above black white lies: 1, but for values that leave that scale or most of it.
+
+    Args:
+        planes: (C, H, W), of one image.
+        deep: they were integers of more than 8 bits.
+    """
+    low, high = float(planes.min()), float(planes.max())
+    if _leaves(float(planes.mean()), float(planes.mean())) and high > low:
+        return high - low
+    return high if deep and 0 < high <= DIM else 1.0
+
+
+def _leaves(darkest: float, brightest: float) -> bool:
+    """Return whether such means are far outside of the scale from 0 to 1."""
+    return darkest < -0.25 or brightest > 1.25
 
 
 def _span(measured: list[_Measured]) -> ValueRange:
     """Return (0, 1) or, where patches are on average far outside of it, the range of all values."""
     means = np.concatenate([one.mean[:, : one.channels].ravel() for one in measured])
     low, high = min(one.low for one in measured), max(one.high for one in measured)
-    outside = means.min() < -0.25 or means.max() > 1.25
+    outside = _leaves(float(means.min()), float(means.max()))
     return (low, high) if outside and high > low else (0.0, 1.0)
 
 
-def _measure_image(planes: Floats, count: int, random: np.random.Generator) -> _Measured:
+def _measure_image(
+    planes: Floats, white: float, count: int, random: np.random.Generator
+) -> _Measured:
     """Return the statistics of at most ``count`` patches, overlapping by half, of one image."""
     windows = np.lib.stride_tricks.sliding_window_view(planes, (PATCH, PATCH), axis=(1, 2))
     windows = windows[:, :: PATCH // 2, :: PATCH // 2]
@@ -173,7 +199,7 @@ def _measure_image(planes: Floats, count: int, random: np.random.Generator) -> _
     main = _main_index(channels)
     brightness = (mean[:, main] - low) / max(high - low, 1e-12)
     flat = _flat_halves(brightness, product[:, :channels, :, 0].mean(axis=1))
-    return _Measured(channels, low, high, mean, product, coarse, flat)
+    return _Measured(channels, low, high, white, mean, product, coarse, flat)
 
 
 def _usable(patches: Floats, low: float, high: float) -> NDArray[np.bool_]:
@@ -379,4 +405,5 @@ def _channel_names(channels: int) -> list[str]:
 
 def _main_index(channels: int) -> int:
     """Return which row of `_mixtures` stands for brightness."""
-    return 0 if channels == 1 else channels
+    names = _channel_names(channels)
+    return names.index(main_channel(names))

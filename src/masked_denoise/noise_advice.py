@@ -34,6 +34,7 @@ LUMA_OVER_COLOUR = 2.5  # variance where it is calmest; of white noise it is 1.1
 class Advice(NamedTuple):
     """What is advised; the names are those of `NoiseReport`."""
 
+    negligible: bool
     independent: bool
     reach: int
     train_stride: int
@@ -46,6 +47,7 @@ def advise(
     *,
     sharpness: float,
     luma_over_colour: float,
+    white: float = 1.0,
     limit: float = CORRELATION_LIMIT,
 ) -> Advice:
     """Return what the noise asks for.
@@ -55,74 +57,86 @@ def advise(
         sharpness: of the images, noisy as they are.
         luma_over_colour: variance of luma over that of colour differences where it is least; any
             number where there is no colour.
+        white: the brightest that pixels can be, on the scale of the noise.
         limit: correlation below which noise is independent enough to train on.
     """
+    least = NEGLIGIBLE_SIGMA * white
     named = {channel.name: channel for channel in channels}
     luma = named[main_channel(list(named))]
+    colour = [named[name] for name in ("Cb", "Cr") if name in named]
+    smooth = sharpness < SMOOTH
+    larger = SMOOTH_STRIDE if smooth else SHARP_STRIDE
+    if max(channel.sigma for channel in channels) < least:
+        level = f"sigma is {luma.sigma:.4f} ({255 * luma.sigma / white:.2f} of 255)"
+        return Advice(
+            True, False, 1, larger, 1,
+            f"There is nearly nothing to remove: {level}, less than half a step of 8 bits. If "
+            f"there is more than flat areas show, train at stride {larger}.",
+        )  # fmt: skip
+    white_noise = _colour_tells(named, luma_over_colour, TELLING_SIGMA * white)
+    independent = white_noise
+    if independent is None:
+        independent = all(channel.correlation[0] < INDEPENDENT for channel in channels)
+    independent = independent and luma.sigma >= least
     near = luma.correlation[0]
-    if max(channel.sigma for channel in channels) < NEGLIGIBLE_SIGMA:
-        level = f"sigma is {luma.sigma:.4f} ({255 * luma.sigma:.2f} of 255)"
-        told = f"There is nearly nothing to remove: {level}, less than half a step of 8 bits."
-        return Advice(False, 1, 1, 1, told)
-    white = _colour_tells(named, luma_over_colour)
-    independent = all(c.correlation[0] < INDEPENDENT for c in channels) if white is None else white
-    independent = independent and luma.sigma >= NEGLIGIBLE_SIGMA
-    if white and near >= limit:
+    if white_noise and near >= limit:
         most = max(named[name].correlation[0] for name in ("Cb", "Cr"))
         return Advice(
-            independent, 1, 1, 1,
+            False, independent, 1, 1, 1,
             f"Train at stride 1: colour noise is independent from pixel to pixel ({most:.2f}), so "
             f"that what luma shares ({near:.2f}) counts as texture. Denoise at stride 1.",
         )  # fmt: skip
-    what = "luma noise" if luma.name == "Y" else "noise"
-    reach = _reach(luma, limit)
+    telling, what = luma, "luma noise" if colour else "noise"
+    if luma.sigma < least:
+        telling = max(colour or channels, key=lambda channel: channel.sigma)
+        what = "colour noise" if colour else "noise"
+    reach = _reach(telling, limit)
     if reach == 1:
         return Advice(
-            independent, 1, 1, 1,
+            False, independent, 1, 1, 1,
             f"Train at stride 1: neighbouring pixels have nearly independent {what} "
-            f"(correlation {near:.2f}, below {limit:.2f}). Denoise at stride 1.",
+            f"(correlation {telling.correlation[0]:.2f}, below {limit:.2f}). Denoise at stride 1.",
         )  # fmt: skip
-    smooth = sharpness < SMOOTH
-    stride = SMOOTH_STRIDE if smooth else SHARP_STRIDE
-    reason = _why(what, luma, reach, limit, smooth=smooth)
-    reason = f"Train at stride {stride}: {reason} Denoise at stride 1, which keeps more detail."
-    colour = [named[name] for name in ("Cb", "Cr") if name in named]
-    there = [c.correlation[stride - 1] for c in colour if c.sigma >= NEGLIGIBLE_SIGMA]
+    reason = _why(what, telling, reach, limit, smooth=smooth)
+    reason = f"Train at stride {larger}: {reason} Denoise at stride 1, which keeps more detail."
+    there = [one.correlation[larger - 1] for one in colour if one.sigma >= least]
     blotch = max(there, default=0.0)
-    if blotch > max(2 * limit, luma.correlation[stride - 1]):
+    if telling is luma and blotch > max(2 * limit, luma.correlation[larger - 1]):
         reason += f" Colour noise is coarser ({blotch:.2f} there): some blotches may stay."
-    return Advice(independent, reach, stride, 1, reason)
+    return Advice(False, independent, reach, larger, 1, reason)
 
 
-def _colour_tells(named: Mapping[str, ChannelNoise], luma_over_colour: float) -> bool | None:
+def _colour_tells(
+    named: Mapping[str, ChannelNoise], luma_over_colour: float, least: float
+) -> bool | None:
     """Return whether colour differences say that noise is independent; None where they cannot.
 
-    They cannot where they have hardly any noise, nor where luma has more than theirs even in the
-    calmest places: that is grain of luma alone, or texture everywhere.
+    They cannot where they have hardly any noise (less than `least`), nor where luma has more than
+    theirs even in the calmest places: that is grain of luma alone, or texture everywhere.
     """
     if "Cb" not in named:
         return None
     colour = (named["Cb"], named["Cr"])
-    if min(one.sigma for one in colour) < TELLING_SIGMA:
+    if min(one.sigma for one in colour) < least:
         return None
     if max(one.correlation[0] for one in colour) >= INDEPENDENT_COLOUR:
         return False
     return True if luma_over_colour < LUMA_OVER_COLOUR else None
 
 
-def _reach(luma: ChannelNoise, limit: float) -> int:
+def _reach(channel: ChannelNoise, limit: float) -> int:
     """Return the distance from which on noise is independent enough; `FARTHEST` if none is."""
-    near = luma.correlation[:FARTHEST]
+    near = channel.correlation[:FARTHEST]
     return next((d for d, value in enumerate(near, start=1) if value < limit), FARTHEST)
 
 
-def _why(what: str, luma: ChannelNoise, reach: int, limit: float, *, smooth: bool) -> str:
+def _why(what: str, channel: ChannelNoise, reach: int, limit: float, *, smooth: bool) -> str:
     """Return how far the noise reaches, and how the images look."""
-    there = luma.correlation[reach - 1]
+    there = channel.correlation[reach - 1]
     if there < limit:
         told = (
             f"{what} is correlated less than {limit:.2f} from {reach} pixels on ({there:.2f} "
-            f"there, {luma.correlation[0]:.2f} between neighbours)"
+            f"there, {channel.correlation[0]:.2f} between neighbours)"
         )
     else:
         told = f"{what} is still correlated at {reach} pixels ({there:.2f}): some will be left"

@@ -61,9 +61,13 @@ class NoiseReport:
 
     Attributes:
         channels: One entry per channel, then the mixtures (luma and chroma for colour).
+        negligible: Whether there is nearly nothing to remove: no channel has more noise than half a
+            step of 8 bits, or of the brightest value where integers of more bits leave most of
+            their scale empty.
         independent: Whether there is noise, nearly independent from pixel to pixel in every
             channel.
-        reach: Distance in pixels from which on the noise of luma is independent enough, 1 to 5.
+        reach: Distance in pixels from which on the noise of luma (where it has hardly any, of the
+            noisiest channel) is independent enough, 1 to 5.
         train_stride: Advised stride of pixel downsampling in training, which `fit` takes by itself.
         stride: Advised stride at inference.
         advice: Why, in a sentence or two.
@@ -75,6 +79,7 @@ class NoiseReport:
     """
 
     channels: tuple[ChannelNoise, ...]
+    negligible: bool
     independent: bool
     reach: int
     train_stride: int

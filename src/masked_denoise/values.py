@@ -28,6 +28,9 @@ _INTEGER_TOP = {
 
 
 _DOUBLE = ("uint32", "int32", "float64")  # do not fit into float32
+DIM = 0.3
+"""Integers of more than 8 bits none of which is above this share of their scale leave it empty: the
+brightest pixel of 14 bits stored in 16 stands at a quarter."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Form:
     low: float
     scale: float
     byte_order: str = "="  # of an array
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether they are integers of more than 8 bits, which may leave their scale empty."""
+        return self.dtype in _INTEGER_TOP and self.dtype != "uint8"
 
     @property
     def is_float(self) -> bool:
@@ -133,6 +141,11 @@ def _other_dtype(came: str, way: str) -> str:
         f"{came}; floats or {accepted} are needed. The scale of integers is that of their dtype: "
         f"values up to 255 go into 8 bits with {way}, larger ones into 16"
     )
+
+
+def channels_of(pixels: NDArray[Any]) -> int:
+    """Return the number of channels of an array (H, W) or (H, W, C)."""
+    return int(pixels.shape[2]) if pixels.ndim == 3 else 1
 
 
 def middle(image: Any, side: int) -> Any:

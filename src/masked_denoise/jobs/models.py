@@ -71,7 +71,7 @@ def fit_models(
     models = {}
     for kind, group in by_kind(pictures).items():
         denoiser = new_denoiser(backbone, channels=kind.channels, preset=preset, seed=seed)
-        smallest = max(denoiser.train_strides)
+        smallest = denoiser.shortest_side
         usable = [
             one.path for one in group if one.finite and min(one.height, one.width) >= smallest
         ]

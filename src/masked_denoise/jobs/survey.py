@@ -14,8 +14,7 @@ import numpy as np
 
 from ..errors import MaskedDenoiseError, PixelError, SettingError, SizeError
 from ..images import ImageFile, read_image
-
-DIM = 0.3  # the brightest pixel of 14 bits stored in 16 stands at a quarter of the scale
+from ..values import DIM, channels_of
 
 
 class Kind(NamedTuple):
@@ -141,7 +140,7 @@ def by_kind(pictures: Sequence[Picture]) -> dict[Kind, list[Picture]]:
 
 def _picture(path: Path, image: ImageFile) -> Picture:
     pixels = image.pixels
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    channels = channels_of(pixels)
     finite = pixels.dtype.kind != "f" or bool(np.isfinite(pixels).all())
     top = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else None
     brightest = 1.0 if top is None else float(pixels.max()) / top

@@ -18,6 +18,7 @@ import torch
 from ..checkpoint import save_model
 from ..errors import DataError, SettingError
 from .distill import check_distillation, distill, share_of_budget
+from .loop import as_before_if_nothing_learnt
 from .ranking import MEGAPIXELS, rank_models
 from .settings import BUDGETS
 from .states import check_output
@@ -41,6 +42,17 @@ def adapt(
 ) -> AsymmetricMaskDenoiser:
     """Return the student, adapted in place; see `AsymmetricMaskDenoiser.adapt`."""
     check_student(student)
+    with as_before_if_nothing_learnt(student):
+        return _adapted(student, noisy, trust, megapixels, settings)
+
+
+def _adapted(
+    student: AsymmetricMaskDenoiser,
+    noisy: object,
+    trust: float,
+    megapixels: float,
+    settings: dict[str, Any],
+) -> AsymmetricMaskDenoiser:
     if isinstance(noisy, Iterator):
         raise DataError(
             f"a {type(noisy).__name__} came, which can be read once; adapt reads the pictures "

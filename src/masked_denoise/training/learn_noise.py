@@ -26,7 +26,7 @@ from ..noise import measure_noise
 from ..values import ValueRange
 from .batches import Batches, windows_of
 from .distill import denoised, share_of_budget
-from .loop import as_before_if_refused, train
+from .loop import as_before_if_nothing_learnt, train
 from .pictures import Array, range_of
 from .settings import FitOptions, FitSettings
 from .simulated import SimulatedPairs, smaller
@@ -67,7 +67,7 @@ def learn_noise(
     gentle = settings.get("learning_rate") or GENTLE
     run_settings, options = split_settings(settings)
     _check(run_settings, options, shrink, rounds, megapixels)
-    with as_before_if_refused(student):
+    with as_before_if_nothing_learnt(student):
         taken = windows_of(noisy, student.channels, megapixels, run_settings.seed)
         if not student.fit_record and "dct_threshold" not in student.given:
             student.dct_threshold = PHOTOGRAPHS
@@ -78,20 +78,9 @@ def learn_noise(
         began = time.perf_counter()
         noise = noise or noise_like(taken, student.value_range)
         seconds = time.perf_counter() - began
-    for number in range(rounds):
-        began = time.perf_counter()
-        learnt = bool(student.fit_record)
-        clean = [_cleaned(window, student, shrink) for window in taken]
-        if learnt:
-            clean += [smaller(window, shrink, student.value_range) for window in taken]
-        seconds += time.perf_counter() - began
-        last = number == rounds - 1
-        part = share_of_budget(run_settings, rounds)
-        part = replace(part, learning_rate=gentle) if learnt else part
-        where = options if last else replace(options, output=None)
-        _train(student, clean, noise, scale, part, where, meets=learnt)
-        if student.fit_record["stopped"] == "interrupted":
-            break
+        seconds += _learn_in_rounds(
+            student, taken, noise, shrink, scale, rounds, run_settings, options, gentle
+        )
     student.fit_record["learn_noise"] = {
         "shrink": shrink,
         "rounds": rounds,
@@ -101,6 +90,40 @@ def learn_noise(
     }
     _save(student, options)
     return student
+
+
+def _learn_in_rounds(
+    student: AsymmetricMaskDenoiser,
+    taken: Sequence[Array],
+    noise: CameraNoise,
+    shrink: float,
+    scale: Range,
+    rounds: int,
+    settings: FitSettings,
+    options: FitOptions,
+    gentle: float,
+) -> float:
+    """Train the student once a round, on what it makes of the pictures; return seconds of looking.
+
+    Args:
+        gentle: learning rate of a student that has learnt already.
+    """
+    seconds = 0.0
+    for number in range(rounds):
+        began = time.perf_counter()
+        learnt = bool(student.fit_record)
+        clean = [_cleaned(window, student, shrink) for window in taken]
+        if learnt:
+            clean += [smaller(window, shrink, student.value_range) for window in taken]
+        seconds += time.perf_counter() - began
+        last = number == rounds - 1
+        part = share_of_budget(settings, rounds)
+        part = replace(part, learning_rate=gentle) if learnt else part
+        where = options if last else replace(options, output=None)
+        _train(student, clean, noise, scale, part, where, meets=learnt)
+        if student.fit_record["stopped"] == "interrupted":
+            break
+    return seconds
 
 
 def _check(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from .measured import (
     LEVEL_MEGAPIXELS,
     decide,
     decide_as,
+    find_range,
     measured_level,
     same_for_all,
     settings_of,
@@ -76,7 +77,7 @@ def fit(
             data,
             settings,
             channels=denoiser.channels,
-            smallest=max(denoiser.train_strides),
+            smallest=denoiser.shortest_side,
             hold_out=options.validation is None,
             process=process,
         )
@@ -107,14 +108,14 @@ def train(
     in_bf16 = name is not None and backbone_info(name, **arguments).trains_in_bf16
     with held_memory(), borrowed_accelerator(settings, options, in_bf16=in_bf16) as accelerator:
         accelerator.wait_for_everyone()  # an earlier run may still be writing
-        with as_before_if_refused(denoiser):
+        with as_before_if_nothing_learnt(denoiser):
             trainer = _prepared(kind, denoiser, make_batches, settings, options, given, accelerator)
-        try:
-            trainer.run()
-            if trainer.stopped != "interrupted":
-                accelerator.wait_for_everyone()  # until the model is written
-        finally:
-            trainer.close()
+            try:
+                trainer.run()
+                if trainer.stopped != "interrupted":
+                    accelerator.wait_for_everyone()  # until the model is written
+            finally:
+                trainer.close()
 
 
 def _prepared(
@@ -140,6 +141,7 @@ def _prepared(
         check_same_run(state, denoiser, settings, accelerator.num_processes)
         denoiser.value_range = state["recipe"]["value_range"]
     batches = make_batches((accelerator.process_index, accelerator.num_processes))
+    found = find_range(denoiser, batches) if kind.finds_range else None
     advice = decide(denoiser, batches, accelerator) if undecided and state is None else None
     if advice is not None:
         settings = _decided(denoiser, given or {}, accelerator)
@@ -147,8 +149,9 @@ def _prepared(
         settings = replace(settings, optimizer=optimizer_for(denoiser, settings))
     rate_is_given = given is not None and given.get("learning_rate") is not None
     trainer = kind(denoiser, batches, settings, options, accelerator, rate_is_given=rate_is_given)
-    if advice is not None:
-        trainer.tell(advice)
+    for told in (found, advice):
+        if told is not None:
+            trainer.tell(told)
     if state is not None:
         trainer.load(state)
         trainer.files.anew = False
@@ -163,17 +166,21 @@ def _decided(
 
 
 @contextmanager
-def as_before_if_refused(denoiser: AsymmetricMaskDenoiser) -> Iterator[None]:
-    """Give a denoiser its settings and modes back where what is done meanwhile raises."""
+def as_before_if_nothing_learnt(denoiser: AsymmetricMaskDenoiser) -> Iterator[None]:
+    """Give a denoiser its settings and modes back where what is done meanwhile raises.
+
+    A run that has learnt something leaves a new `fit_record`; then all stays as it is.
+    """
     before = dict(denoiser.__dict__)
     modes = [(module, module.training) for module in denoiser.modules()]
     try:
         yield
     except BaseException:
-        denoiser.__dict__.clear()
-        denoiser.__dict__.update(before)
-        for module, training in modes:
-            module.training = training
+        if denoiser.fit_record is before["fit_record"]:
+            denoiser.__dict__.clear()
+            denoiser.__dict__.update(before)
+            for module, training in modes:
+                module.training = training
         raise
 
 
@@ -193,6 +200,8 @@ class Trainer:
         SettingError: a budget in epochs, but the data have no length.
     """
 
+    finds_range: ClassVar[bool] = True  # of the values, where nobody gave it
+
     def __init__(
         self,
         denoiser: AsymmetricMaskDenoiser,
@@ -210,7 +219,6 @@ class Trainer:
         check_output(self.files.folder)
         self.interrupt = Interrupt(self.tell)
         self.batches.device = accelerator.device
-        self._find_range()
         self.schedule = Schedule(settings, self._steps_of_budget(), enough=self._enough())
         validation = None if options.validation is False else options.validation
         if options.validation is None:
@@ -226,18 +234,6 @@ class Trainer:
         if options.log_with is not None:
             told = {k: v if v is None else str(v) for k, v in settings.to_json().items()}
             accelerator.init_trackers("masked-denoise", config=told)
-
-    def _find_range(self) -> None:
-        """Measure the range of float images that leave [0, 1]; keep it in the denoiser."""
-        if self.denoiser.value_range is None:
-            self.denoiser.value_range = self.batches.measure()
-            if self.denoiser.value_range is not None:
-                low, high = self.denoiser.value_range
-                self.tell(
-                    f"the values leave [0, 1]: measured value_range=({low:.6g}, {high:.6g}), which "
-                    "the denoiser keeps"
-                )
-        self.batches.value_range = self.denoiser.value_range
 
     def _make_learner(self) -> Learner:
         return Learner(self.denoiser, self.settings, self.accelerator)
@@ -276,7 +272,7 @@ class Trainer:
         from tqdm.auto import tqdm
 
         self.good = self._snapshot()
-        self.card, self.denoiser.card = self.denoiser.card, after_training(self.denoiser)
+        self.denoiser.card = after_training(self.denoiser)
         quiet = not (self.options.progress and self.accelerator.is_main_process)
         self.bar = tqdm(
             total=self.schedule.expected_steps, initial=self.step, unit="step", desc="training",
@@ -551,13 +547,11 @@ class Trainer:
         return dict(self.scores.best["weights"])
 
     def close(self) -> None:
-        """Leave the denoiser as it is to be used, with the history of the run."""
+        """Leave the denoiser as it is to be used, with the history of a run that got anywhere."""
         self.learner.release()
         if self.step or self.stopped != "failed":
             self.denoiser.history = self.history
             self.denoiser.fit_record = self._record()
-        else:  # the denoiser is what it was before
-            self.denoiser.card = self.card
         if self.options.log_with is not None:
             for tracker in self.accelerator.trackers:
                 tracker.finish()

@@ -11,10 +11,9 @@ from torch import Tensor
 from ..errors import DataError, PixelError
 from ..inference import denoise_batch
 from ..noise import measure_noise
-from ..noise_report import NEGLIGIBLE_SIGMA
 from ..observation import SMALLEST, NoiseLevel, find_levels
 from ..presets import preset
-from ..values import to_batch
+from ..values import ValueRange, to_batch
 from .batches import Batches
 from .settings import FitSettings, fit_settings
 
@@ -50,7 +49,7 @@ def decide(
 
     Of several processes the first measures, for all of them. None: there is too little to measure.
     """
-    found = same_for_all(lambda: _decision(batches), accelerator)
+    found = same_for_all(lambda: _decision(batches, denoiser.value_range), accelerator)
     if found is None:
         return None
     denoiser.decide(found.preset, **found.settings)
@@ -59,7 +58,25 @@ def decide(
     return found.reason + where
 
 
-def _decision(batches: Batches) -> Decision | None:
+def find_range(denoiser: AsymmetricMaskDenoiser, batches: Batches) -> str | None:
+    """Measure the range of float images that leave [0, 1], unless it is known; return it in words.
+
+    The denoiser keeps it; the batches are told.
+    """
+    measured = denoiser.value_range is None
+    if measured:
+        denoiser.value_range = batches.measure()
+    batches.value_range = denoiser.value_range
+    if not measured or denoiser.value_range is None:
+        return None
+    low, high = denoiser.value_range
+    return (
+        f"the values leave [0, 1]: measured value_range=({low:.6g}, {high:.6g}), which the "
+        "denoiser keeps"
+    )
+
+
+def _decision(batches: Batches, value_range: ValueRange | None) -> Decision | None:
     """Return what the noise decides, None where it cannot be measured.
 
     Where noise is independent from pixel to pixel in all channels that is the preset "independent",
@@ -67,18 +84,18 @@ def _decision(batches: Batches) -> Decision | None:
     """
     try:
         report = measure_noise(
-            np.moveaxis(array, 0, 2) for array in batches.windows(MEGAPIXELS, SIDE)
+            (np.moveaxis(array, 0, 2) for array in batches.windows(MEGAPIXELS, SIDE)),
+            value_range=value_range,
         )
     except (DataError, PixelError):  # too small; or not finite, which training will tell better
         return None
     if report.independent:
         reason = "noise is independent from pixel to pixel: preset 'independent'"
         return Decision("independent", {}, reason)
-    if report.luma.sigma < NEGLIGIBLE_SIGMA:
-        return Decision("default", {}, "there is nearly no noise")
     between = report.luma.correlation[0]
-    settings = {"train_stride": report.train_stride}
-    return Decision("default", settings, f"neighbours have noise that is correlated {between:.2f}")
+    reason = f"neighbours have noise that is correlated {between:.2f}"
+    reason = "there is nearly no noise" if report.negligible else reason
+    return Decision("default", {"train_stride": report.train_stride}, reason)
 
 
 def decide_as(denoiser: AsymmetricMaskDenoiser, recipe: Mapping[str, Any]) -> None:

@@ -158,8 +158,7 @@ class StudentLearner(Learner):
 class StudentTrainer(Trainer):
     """A run towards targets. Its batches are on the 0..1 scale, (B, 2C, H, W)."""
 
-    def _find_range(self) -> None:
-        """Leave the range as it is."""
+    finds_range = False
 
     def _find_noise_level(self) -> None:
         """Leave the level: nothing is hidden, so that a pixel's own value is in the result."""
