@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -646,6 +648,36 @@ def test_train_refuses_what_cannot_work_at_once(tmp_path: Path) -> None:
     for arguments, message in refused:
         assert message in words(run("train", *arguments, code=2)), arguments
         assert not model.exists()
+
+
+def test_the_model_of_the_package_takes_grey_pictures_everywhere(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / "noisy" / f"{name}.png", alike(picture(60, 64)))
+        save(tmp_path / "clean" / f"{name}.png", alike(picture(60, 64, seed=2)))
+    noisy, clean, model = tmp_path / "noisy", tmp_path / "clean", ("--model", "camera-small")
+    run("evaluate", noisy, clean, *model, "--json", tmp_path / "scores.json")
+    told = json.loads((tmp_path / "scores.json").read_text())
+    assert not told["failed"]
+    run("denoise", noisy, "-o", tmp_path / "out", *model)
+    run("evaluate", tmp_path / "out", clean, "--json", tmp_path / "again.json")
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert told["mean"]["psnr"] == pytest.approx(again["mean"]["psnr"], abs=1e-6)
+    taught = tmp_path / "taught"
+    run("distill", noisy, *model, "-o", taught, "--steps", 1, "--crop", 16, "--device", "cpu")
+    assert AsymmetricMaskDenoiser.from_pretrained(taught).channels == 1
+    assert "camera-small" in words(run("rank", noisy, "camera-small", taught))
+
+
+def test_every_kind_of_floats_is_scored_on_its_own_scale(tmp_path: Path) -> None:
+    colour, grey = picture(40, 40, 3, dtype="float32"), 4000 * picture(40, 40, dtype="float32")
+    for name, pixels in (("a", colour), ("b", grey)):
+        save(tmp_path / "noisy" / f"{name}.tif", pixels)
+        save(tmp_path / "clean" / f"{name}.tif", pixels)
+    noisy, clean = tmp_path / "noisy", tmp_path / "clean"
+    text = words(run("denoise", noisy, "-o", tmp_path / "out", "--clean", clean, *FIT))
+    low, high = (float(part) for part in re.search(r"PSNR (\S+) -> (\S+) dB", text).groups())  # type: ignore[union-attr]
+    assert low == math.inf
+    assert high < 60
 
 
 def test_evaluate_names_what_fails_and_refuses_without_pairs(tmp_path: Path) -> None:

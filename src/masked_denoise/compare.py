@@ -23,7 +23,7 @@ from .jobs.plan import write_text
 from .metrics import psnr
 from .recipes import Recipe
 from .report.crops import CropSheet, spread
-from .values import middle
+from .values import channels_of, middle
 
 if TYPE_CHECKING:
     from .denoiser import AsymmetricMaskDenoiser
@@ -127,7 +127,7 @@ def compare_recipes(
         ImageReadError: the first picture cannot be read.
     """
     _check(recipes, noisy, minutes, steps)
-    channels = _channels(read_image(noisy[0]).pixels)
+    channels = channels_of(read_image(noisy[0]).pixels)
     for recipe in recipes:
         recipe.denoiser(channels=channels, seed=seed)
     shown = CropSheet([(one.image, one.clean) for one in pairs] or [(one, None) for one in noisy])
@@ -291,10 +291,6 @@ def interval_over_scenes(
     picked = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))
     means = sums[picked].sum(1) / counts[picked].sum(1)
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
-
-
-def _channels(pixels: Array) -> int:
-    return int(pixels.shape[2]) if pixels.ndim == 3 else 1
 
 
 def _file_name(name: str) -> str:

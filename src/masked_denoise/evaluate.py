@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from .errors import DataError, MaskedDenoiseError, PixelError
 from .images import find_images, read_image
 from .jobs.survey import Failure
 from .metrics import score
+from .values import channels_of
 
 Array = NDArray[Any]
 Denoise = Callable[[Array], Array]
@@ -172,7 +173,7 @@ def evaluate_pairs(
     pairs: Iterable[Pair],
     *,
     denoise: Denoise | None = None,
-    value_range: ValueRange | None = None,
+    value_range: ValueRange | Mapping[int, ValueRange | None] | None = None,
     on_score: Callable[[Pair], None] | None = None,
 ) -> Evaluation:
     """Return PSNR and SSIM of every picture against its clean one, alpha left aside.
@@ -181,7 +182,8 @@ def evaluate_pairs(
         pairs: from `find_pairs`; a pair that cannot be scored becomes a failure.
         denoise: called with the stored pixels, (H, W) or (H, W, C), returns them denoised; those
             are scored, and the input beside them. None scores the pictures as they are.
-        value_range: (black, white) of float pictures; (0, 1) where not given.
+        value_range: (black, white) of float pictures, or that by their number of channels; (0, 1)
+            where not given.
         on_score: called with every pair when it is done.
     """
     scores, failures = [], []
@@ -195,8 +197,14 @@ def evaluate_pairs(
     return Evaluation(tuple(scores), tuple(failures))
 
 
-def _score(pair: Pair, denoise: Denoise | None, value_range: ValueRange | None) -> Score:
+def _score(
+    pair: Pair,
+    denoise: Denoise | None,
+    value_range: ValueRange | Mapping[int, ValueRange | None] | None,
+) -> Score:
     noisy, clean = read_image(pair.image).pixels, read_image(pair.clean).pixels
+    if isinstance(value_range, Mapping):
+        value_range = value_range.get(channels_of(clean))
     unit = _unit(clean, value_range, pair.clean)
     before = score(_unit(noisy, value_range), unit)
     if denoise is None:

@@ -283,11 +283,10 @@ def _tell_scores(
     known = [task for task in results if task.source in partners]
     if not known or terminal.quiet:
         return
-    value_range = next((one for one in ranges.values() if one is not None), None)
     before, after = (
         evaluate_pairs(
             [Pair(task.name, getattr(task, side), partners[task.source]) for task in known],
-            value_range=value_range,
+            value_range=ranges,
         )
         for side in ("source", "target")
     )
@@ -306,20 +305,20 @@ def _report(
     """Write the page."""
     from ..images import read_image
     from ..report.page import ReportEntry, write_report
+    from ..values import channels_of
 
     seconds = {done.task: done.seconds for done in summary.done}
 
     def entries() -> Iterator[ReportEntry]:
         for task in results:
             noisy, denoised = read_image(task.source).pixels, read_image(task.target).pixels
-            channels = noisy.shape[2] if noisy.ndim == 3 else 1
             yield ReportEntry(
                 task.name,
                 noisy,
                 denoised,
                 read_image(partners[task.source]).pixels if task.source in partners else None,
                 {"Seconds": seconds[task]} if task in seconds else {},
-                ranges.get(channels) if noisy.dtype.kind == "f" else None,
+                ranges.get(channels_of(noisy)) if noisy.dtype.kind == "f" else None,
             )
 
     write_report(path, entries())

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from . import options
+from .learning import end, pictures_alike, validation_pairs
 from .options import DENOISING, setting
 from .terminal import Terminal
-from .train import end, look_at, validation_pairs
 
 HELP = """Train a small one-pass model to do what a model does in many passes.
 
@@ -73,7 +73,7 @@ def distill(
     """Distill a model; users read `HELP`."""
     from ..errors import DataError
     from ..images import find_images
-    from .job import load_model
+    from .job import load_models
 
     terminal = Terminal(quiet)
     if minutes is not None and steps is not None:
@@ -81,13 +81,14 @@ def distill(
     where = options.choose_device(device)
     if not resume:
         options.check_new_folder(output, "--output", overwrite, "--resume, or --overwrite")
-    teacher = load_model(model, where)
-    pictures, failures = look_at(terminal, [file for file, _ in find_images(noisy)])
+    teachers = load_models(model, where)
+    pictures, failures = pictures_alike(terminal, [file for file, _ in find_images(noisy)])
     terminal.failed(failures)
-    if pictures[0].channels != teacher.channels:
+    teacher = teachers.get(pictures[0].channels)
+    if teacher is None:
         raise DataError(
             f"the pictures, such as {pictures[0].path}, have {pictures[0].channels} channels, the "
-            f"model {model} takes {teacher.channels}; give others, or another --model"
+            f"model {model} takes {next(iter(teachers))}; give others, or another --model"
         )
     validation = validation_pairs(terminal, validation_noisy, validation_clean, teacher.channels)
     terminal.note(f"teaching {student} on {len(pictures)} pictures, {where}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .job import load_model
+from .job import load_models
 from .terminal import Terminal, number, plain
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def evaluate(
 ) -> None:
     """Score pictures; users read `HELP`."""
     from ..evaluate import evaluate_pairs, find_pairs
+    from ..values import channels_of
 
     terminal = Terminal(quiet)
     options.check_new_file(json_file, "--json", overwrite)
@@ -56,10 +57,12 @@ def evaluate(
     terminal.warn_files(pairing.unpaired_clean, "nothing to score for")
     run: Denoise | None = None
     if model is not None:
-        denoiser = load_model(model, options.choose_device(device))
-        value_range = value_range or denoiser.value_range
+        models = load_models(model, options.choose_device(device))
+        usual = next(iter(models.values()))
+        value_range = value_range or usual.value_range
 
         def denoise(pixels: Any) -> Any:
+            denoiser = models.get(channels_of(pixels), usual)
             return denoiser.denoise(pixels, passes=passes, seed=seed, strength=strength)
 
         run = denoise

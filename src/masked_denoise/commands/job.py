@@ -54,11 +54,16 @@ class Request:
         return self.model is None and self.minutes is None and self.steps is None
 
 
-def load_model(name: str, device: str) -> AsymmetricMaskDenoiser:
-    """Return the denoiser in a folder or on the Hub, on the device."""
+def load_models(name: str, device: str) -> dict[int, AsymmetricMaskDenoiser]:
+    """Return the denoiser in a folder or on the Hub, by its channels.
+
+    Models of the package are there for grey pictures, too.
+    """
     from ..denoiser import AsymmetricMaskDenoiser
 
-    return AsymmetricMaskDenoiser.from_pretrained(name, device=device)
+    denoiser = AsymmetricMaskDenoiser.from_pretrained(name, device=device)
+    models = {denoiser.channels: denoiser}
+    return {**models, 1: as_grey(denoiser)} if name in SHIPPED else models
 
 
 def given_models(request: Request) -> Given:
@@ -69,12 +74,10 @@ def given_models(request: Request) -> Given:
     from ..training.student import check_student
 
     if request.model is not None:
-        denoiser = load_model(request.model, request.device)
+        models = load_models(request.model, request.device)
         if request.adapt is not None:
-            check_student(denoiser)
-        if request.model in SHIPPED:
-            return {3: denoiser, 1: as_grey(denoiser)}
-        return {denoiser.channels: denoiser}
+            check_student(next(iter(models.values())))
+        return models
     from ..backbones import backbone_info
     from ..presets import preset
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .job import load_model
+from .job import load_models
+from .learning import pictures_alike
 from .terminal import Terminal, number, plain
-from .train import look_at
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
@@ -49,12 +49,12 @@ def rank(
     from ..images import find_images
     from ..jobs.models import is_for_shipped
     from ..jobs.survey import by_kind
-    from ..pretrained.shipped import DEFAULT_MODEL, SHIPPED, as_grey
+    from ..pretrained.shipped import DEFAULT_MODEL
     from ..training.ranking import rank_models
 
     terminal = Terminal(quiet)
     options.check_new_file(json_file, "--json", overwrite)
-    pictures, failures = look_at(terminal, [file for file, _ in find_images(noisy)])
+    pictures, failures = pictures_alike(terminal, [file for file, _ in find_images(noisy)])
     terminal.failed(failures)
     where = options.choose_device(device)
     odd = [group for kind, group in by_kind(pictures).items() if not is_for_shipped(kind)]
@@ -64,15 +64,15 @@ def rank(
             f"their scale, and {DEFAULT_MODEL} cannot clean them for the test; use "
             "`masked-denoise compare`"
         )
-    loaded = {name: load_model(name, where) for name in models}
-    if pictures[0].channels == 1:
-        loaded = {n: as_grey(m) if n in SHIPPED else m for n, m in loaded.items()}
-    for name, model in loaded.items():
-        if model.channels != pictures[0].channels:
+    loaded, channels = {}, pictures[0].channels
+    for name in models:
+        fitting = load_models(name, where)
+        if channels not in fitting:
             raise SettingError(
-                f"{name} is for {model.channels} channels, the pictures have "
-                f"{pictures[0].channels}; leave it out"
+                f"{name} is for {next(iter(fitting))} channels, the pictures have {channels}; "
+                "leave it out"
             )
+        loaded[name] = fitting[channels]
     files = [picture.path for picture in pictures if picture.finite]
     terminal.note(f"ranking {len(loaded)} models on {len(files)} pictures, {where}")
     ranks = rank_models(loaded, files, seed=seed)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import options
+from .learning import end, pictures_alike, validation_pairs
 from .options import FITTING, setting
-from .terminal import Terminal, counted, duration, number, plain
+from .terminal import Terminal, counted
 
 if TYPE_CHECKING:
-    from ..evaluate import Pair
     from ..jobs.survey import Failure, Picture
-    from ..training.validation import CleanPairs
 
 HELP = """Train a model on noisy pictures alone, to be used with `denoise --model`.
 
@@ -88,13 +87,13 @@ def train(
     if not resume:
         options.check_new_folder(output, "--output", overwrite, "--resume, or --overwrite")
     files = [file for file, _ in find_images(noisy)]
-    pictures, failures = look_at(terminal, files)
+    pictures, failures = pictures_alike(terminal, files)
     channels = pictures[0].channels
     denoiser = new_denoiser(
         backbone or "fast-unet", channels=channels, preset=preset, seed=seed, stride=stride,
         train_stride=train_stride or None,
     )  # fmt: skip
-    failures += _too_small(pictures, max(denoiser.train_strides))
+    failures += _too_small(pictures, denoiser.shortest_side)
     terminal.failed(failures)
     bad = {failure.path for failure in failures}
     used = [picture.path for picture in pictures if picture.path not in bad]
@@ -107,32 +106,6 @@ def train(
         output=output, resume=resume, seed=seed, device=where, progress=not quiet,
     )  # fmt: skip
     end(terminal, output, denoiser.fit_record, failures)
-
-
-def look_at(terminal: Terminal, files: Sequence[Path]) -> tuple[list[Picture], list[Failure]]:
-    """Return the pictures that can be read, all of one number of channels, and those that cannot.
-
-    Raises:
-        DataError: there is none, or they differ in channels.
-    """
-    from ..errors import DataError
-    from ..jobs.survey import Kind, survey
-
-    with terminal.track("reading", len(files)) as advance:
-        pictures, failures = survey(files, on_file=advance)
-    if not pictures:
-        terminal.failed(failures)
-        raise DataError(f"none of the {len(files)} files can be used, see above")
-    groups: dict[int, list[Picture]] = {}
-    for picture in pictures:
-        groups.setdefault(picture.channels, []).append(picture)
-    if len(groups) > 1:
-        told = ", ".join(
-            f"{len(group)} {Kind(channels)} (such as {group[0].path})"
-            for channels, group in sorted(groups.items())
-        )
-        raise DataError(f"a model takes one kind of picture, here are {told}; name those of one")
-    return pictures, failures
 
 
 def _too_small(pictures: Sequence[Picture], smallest: int) -> list[Failure]:
@@ -153,59 +126,3 @@ def _too_small(pictures: Sequence[Picture], smallest: int) -> list[Failure]:
         Failure(one.path, f"it is {one.width} x {one.height} pixels; train_stride needs {smallest}")
         for one in small
     ]
-
-
-def validation_pairs(
-    terminal: Terminal, noisy: Path | None, clean: Path | None, channels: int
-) -> CleanPairs | None:
-    """Return the pairs of pictures that measure the run, None for none.
-
-    Raises:
-        DataError: there is no pair.
-        SizeError: the two of a pair differ, or have another number of channels.
-    """
-    if noisy is None and clean is None:
-        return None
-    if noisy is None or clean is None:
-        raise typer.BadParameter("--validation-noisy and --validation-clean need each other")
-    from ..evaluate import find_pairs
-    from ..training.validation import CleanPairs
-
-    pairing = find_pairs(noisy, clean)
-    terminal.warn_files(pairing.unpaired_images, "no clean picture for")
-    return CleanPairs(_read_pairs(pairing.pairs, channels))
-
-
-def _read_pairs(pairs: Sequence[Pair], channels: int) -> Iterator[tuple[Any, Any]]:
-    """Yield the pictures of each pair; SizeError where they are not alike."""
-    from ..errors import SizeError
-    from ..images import read_image
-
-    for pair in pairs:
-        images = read_image(pair.image).pixels, read_image(pair.clean).pixels
-        forms = [one.shape if one.ndim == 3 else (*one.shape, 1) for one in images]
-        if forms[0] != forms[1] or forms[0][2] != channels:
-            raise SizeError(
-                f"{pair.image} is {forms[0]} and {pair.clean} {forms[1]} (height, width, "
-                f"channels); both must be alike, with {channels} channels as in training"
-            )
-        yield images
-
-
-def end(
-    terminal: Terminal, output: Path, record: dict[str, Any], failures: Sequence[Failure]
-) -> None:
-    """Print where the model is and how the run ended; leave with the code that belongs to it."""
-    best = record.get("best")
-    score = f", best score {number(best['score'], 2)} dB at step {best['step']}" if best else ""
-    speed = record.get("steps_per_second")
-    rate = f", {speed:.3g} steps/s" if speed else ""
-    terminal.say(
-        f"[green]Model:[/green] {plain(output)} ({record['steps']} steps in "
-        f"{duration(record['seconds'])}{rate}{score})"
-    )
-    terminal.say(f"Use it: masked-denoise denoise photos/ -o clean/ --model {plain(output)}")
-    if record["stopped"] == "interrupted":
-        raise KeyboardInterrupt
-    if failures:
-        raise typer.Exit(1)
