@@ -366,6 +366,8 @@ class _HubRequest(_Answer):
         if not self.may_write():
             return
         asked = json.loads(self.body)
+        if not isinstance(asked.get("private", False), bool):
+            return self.send_json({"error": '"private" must be a boolean'}, 400)
         name = f"{asked.get('organization') or 'me'}/{asked['name']}"
         url = f"{self.hub.url}/{name}"
         if name in self.hub.repositories:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import struct
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +25,7 @@ from masked_denoise.errors import (
     SettingError,
     UnknownNameError,
 )
-from masked_denoise.images import ImageFile, read_image, write_image
+from masked_denoise.images import ImageFile, png, read_image, write_image
 from masked_denoise.jobs import batch, plan
 from masked_denoise.jobs.batch import Done, denoise_files, fits_format
 from masked_denoise.jobs.models import adapt_models, fit_models, new_denoiser
@@ -176,6 +177,13 @@ def test_a_folder_that_cannot_be_written_is_told_beforehand(
         check_writable(tmp_path / "else")
 
 
+def test_a_drive_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of Windows: a root that does not exist, and is its own parent."""
+    monkeypatch.setattr(atomic.os.path, "lexists", lambda path: False)
+    with pytest.raises(FileNotFoundError, match="there is no"):
+        atomic.try_folder("Z:/pictures")
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
 def test_a_read_only_folder(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
@@ -297,6 +305,26 @@ def test_a_format_that_cannot_hold_the_picture_is_found_beforehand(tmp_path: Pat
     assert [picture.path for picture in pictures] == [plain]
     assert "16" in failures[0].reason
     assert "alpha" in failures[1].reason
+
+
+def test_what_a_library_cannot_write_is_a_failure_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, odd = save(tmp_path / "a.png", pixels(8, 8)), save(tmp_path / "b.png", pixels(8, 9))
+    targets = {path: tmp_path / "out" / path.name for path in (good, odd)}
+    write = png.write_samples
+
+    def fail(samples: np.ndarray[Any, Any], chunks: object) -> bytes:
+        if samples.shape[:2] == (1, 1) and len(seen) == 1:
+            raise struct.error("argument out of range")
+        seen.append(samples)
+        return write(samples, chunks)  # type: ignore[arg-type]
+
+    seen: list[object] = []
+    monkeypatch.setattr(png, "write_samples", fail)
+    pictures, failures = survey(list(targets), check=fits_format(targets))
+    assert [picture.path for picture in pictures] == [good]
+    assert "cannot be written as png: argument out of range" in failures[0].reason
 
 
 # The work
@@ -464,10 +492,10 @@ def test_errors_of_the_program_are_not_hidden(
     tasks = [Task(save(tmp_path / "a.png"), tmp_path, tmp_path / "out.png")]
 
     def fail(*args: object, **kwargs: object) -> None:
-        raise RuntimeError("a bug")
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(AsymmetricMaskDenoiser, "denoise", fail)
-    with pytest.raises(RuntimeError, match="a bug"):
+    with pytest.raises(RuntimeError, match="illegal memory"):
         denoise_files(tasks, takes(tasks, grey))
 
 
@@ -493,8 +521,8 @@ def test_every_kind_of_picture_gets_a_model(tmp_path: Path) -> None:
 
 
 def test_nothing_to_train_on_is_told(tmp_path: Path) -> None:
-    pictures, _ = survey([save(tmp_path / "e.png", pixels(1, 24))])
-    with pytest.raises(DataError, match="2 pixels or more"):
+    pictures, _ = survey([save(tmp_path / "e.png", pixels(2, 24))])
+    with pytest.raises(DataError, match="3 pixels or more"):
         fit_models(pictures, steps=1, progress=False)
 
 

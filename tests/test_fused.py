@@ -845,6 +845,7 @@ def test_why_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Card")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: card["version"])
     monkeypatch.setattr(fast, "_has_triton", lambda: True)
+    monkeypatch.setattr(fast, "_no_compiler", lambda: None)
     for version, dtype, reason in (
         ((9, 0), torch.float32, None),
         ((9, 0), torch.bfloat16, None),
@@ -865,6 +866,26 @@ def test_why_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASKED_DENOISE_EAGER", "0")
     assert "CPU" in str(why_eager(torch.zeros(1)))
     assert "'meta'" in str(why_eager(torch.zeros(1, device="meta")))
+
+
+def test_why_eager_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    on_gpu: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
+    monkeypatch.setattr(fast, "_has_triton", lambda: True)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(fast.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(fast.shutil, "which", lambda name: None)
+    try:
+        fast._no_compiler.cache_clear()
+        assert "install gcc" in str(why_eager(on_gpu))
+        monkeypatch.setattr(fast.shutil, "which", lambda name: f"/bin/{name}")
+        fast._no_compiler.cache_clear()
+        assert fast._no_compiler() is None
+        (tmp_path / "Python.h").unlink()
+        fast._no_compiler.cache_clear()
+        assert "python3-dev" in str(why_eager(on_gpu))
+    finally:
+        fast._no_compiler.cache_clear()
 
 
 def test_kinds_of_plan_and_kernel_are_the_same() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import struct
 import zlib
@@ -29,6 +30,7 @@ from masked_denoise.errors import (
 )
 from masked_denoise.images import (
     ImageFile,
+    files,
     find_images,
     output_path,
     output_paths,
@@ -804,11 +806,54 @@ def test_places_that_cannot_be_written(tmp_path: Path, place: Callable[[Path], P
     assert files_in(tmp_path) == before
 
 
-def test_an_encoder_that_fails_is_an_error_of_writing(tmp_path: Path) -> None:
-    image = replace(IMAGE, exif=b"Exif\0\0II*\0" + b"x" * 70000)  # more than a JPEG segment
-    with pytest.raises(ImageWriteError, match=r"a.jpg"):
-        write_image(tmp_path / "a.jpg", image)
+def test_an_encoder_that_fails_is_an_error_of_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> bytes:
+        raise struct.error("argument out of range")
+
+    monkeypatch.setattr(files, "encode", fail)
+    with pytest.raises(ImageWriteError, match=r"a.jpg: argument out of range"):
+        write_image(tmp_path / "a.jpg", IMAGE)
     assert files_in(tmp_path) == []
+
+
+def test_exif_that_a_jpeg_cannot_hold_is_told(tmp_path: Path) -> None:
+    exif = b"Exif\0\0II*\0" + b"x" * (65527 - 10)
+    write_image(tmp_path / "a.jpg", replace(IMAGE, exif=exif))
+    with pytest.raises(SettingError, match="65528 bytes; write"):
+        write_image(tmp_path / "b.jpg", replace(IMAGE, exif=exif + b"x"))
+    assert files_in(tmp_path) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("dpi", [(4294967295.0, 72.0), (math.nan, math.nan), (-1.0, -1.0)])
+def test_a_resolution_that_is_none_does_not_cost_the_picture(
+    tmp_path: Path, dpi: tuple[float, float]
+) -> None:
+    write_image(tmp_path / "a.png", replace(IMAGE, dpi=dpi))
+    assert read_image(tmp_path / "a.png").dpi is None
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, IMAGE.pixels)
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_names_that_differ_in_case_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: bool
+) -> None:
+    monkeypatch.setattr(files, "_ignores_case", lambda path: ignored)
+    found = [(tmp_path / name, tmp_path) for name in ("IMG.jpg", "img.png")]
+    if ignored:
+        with pytest.raises(SettingError, match="would both become"):
+            output_paths(found, tmp_path / "out", format="png")
+        with pytest.raises(SettingError, match="would replace"):
+            output_paths([*found[:1], (tmp_path / "img.PNG", tmp_path)], tmp_path, format="png")
+    else:
+        assert len(output_paths(found, tmp_path / "out", format="png")) == 2
+
+
+def test_whether_a_disk_ignores_case_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    ignores = (tmp_path / "LETTERS").exists()
+    assert files._ignores_case(tmp_path / "letters" / "not" / "there" / "a.png") is ignores
 
 
 def test_missing_folders_are_made_and_files_have_usual_permissions(tmp_path: Path) -> None:

@@ -42,6 +42,22 @@ def test_memory_is_kept_within_the_block_only() -> None:
     assert given_back >= 30
 
 
+def test_an_older_glibc_keeps_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Older:
+        def mallopt(self, name: int, value: int) -> int:
+            asked.append((name, value))
+            return int(name != memory._MMAP_THRESHOLD or value <= 32 << 20)
+
+    monkeypatch.setattr(memory, "_glibc", Older)
+    with memory.held_memory(give_back=False):
+        assert asked[:2] == [
+            (memory._MMAP_THRESHOLD, 256 << 20),
+            (memory._MMAP_THRESHOLD, 32 << 20),
+        ]
+
+
 def test_elsewhere_than_on_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     assert memory._glibc() is None

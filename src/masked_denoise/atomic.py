@@ -19,6 +19,8 @@ def try_folder(folder: str | Path) -> None:
     """
     place = Path(folder)
     while not os.path.lexists(place):
+        if place.parent == place:  # a drive or a share of Windows
+            raise FileNotFoundError(errno.ENOENT, f"there is no {place}")
         place = place.parent
     if not place.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"{place} is not a folder")

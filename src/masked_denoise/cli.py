@@ -24,7 +24,7 @@ from .commands.options import paragraphs
 from .commands.terminal import Terminal
 from .errors import MaskedDenoiseError
 
-FAILED, WRONG, INTERRUPTED = 1, 2, 130
+WRONG, INTERRUPTED = 2, 130
 
 HELP = """Denoise pictures when there is no clean one to learn from.
 

@@ -36,7 +36,7 @@ SHARE = 0.4  # of the noisy image that is put back before, at most
 AMPLE = 8.0  # full threshold over the standard deviation of the noise put back, at least
 BLOCK, AROUND = 4, 3  # what is removed is measured in squares of 12 pixels, one every 4
 CALM = 0.25  # share of the squares from which less is removed than what is taken for noise
-LIMIT = 4.0  # most that a colour difference may change, in robust deviations of the change
+MOST_CHANGE = 4.0  # most that a colour difference may change, in robust deviations of the change
 
 
 class Limit(NamedTuple):
@@ -72,7 +72,7 @@ def threshold_cosines(
     three times (`Limit`).
     The transforms are orthonormal, and so are the colour channels that they are taken of: white
     noise of standard deviation s has coefficients of standard deviation s. Means of windows stay.
-    Colour differences are transformed at half the resolution, and change no more than `LIMIT`
+    Colour differences are transformed at half the resolution, and change no more than `MOST_CHANGE`
     allows. A channel of an image that has not three is treated as three equal ones would be.
 
     Args:
@@ -112,7 +112,7 @@ def threshold_cosines(
     chroma = clean[:, 1:]
     small = _without_small(_half(mixed[:, 1:]), least.expand(-1, 2, -1, -1), CHROMA)
     change = _enlarged(small, 2, image) - chroma
-    most = LIMIT * _deviation(change, counted, every) * fall
+    most = MOST_CHANGE * _deviation(change, counted, every) * fall
     chroma = chroma + change.clamp(-most, most)
     result = torch.cat([luma, chroma], dim=1)
     result = _limit_removed(result, before, noisy, limit) if limit else result

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # names in malloc.h of the GNU C library
 _LARGEST = 256 << 20  # bytes; larger tensors are mapped one by one, as before
+_USUAL = 32 << 20  # to which glibc would come by itself; older ones take no more
 _lock = threading.Lock()
 _users = 0
 
@@ -42,11 +43,12 @@ def _count(library: ctypes.CDLL, change: int, give_back: bool = False) -> None:
     with _lock:
         _users += change
         if change == 1 and _users == 1:
-            library.mallopt(_MMAP_THRESHOLD, _LARGEST)
+            if not library.mallopt(_MMAP_THRESHOLD, _LARGEST):
+                library.mallopt(_MMAP_THRESHOLD, _USUAL)
             library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
             library.mallopt(_TOP_PAD, 64 << 20)
-        elif not _users:  # glibc itself would come to 32 MiB; what the next picture needs stays
-            library.mallopt(_MMAP_THRESHOLD, 32 << 20)
+        elif not _users:  # what the next picture needs stays
+            library.mallopt(_MMAP_THRESHOLD, _USUAL)
             library.mallopt(_TRIM_THRESHOLD, 256 << 20)
             library.mallopt(_TOP_PAD, 128 << 10)
             if give_back:

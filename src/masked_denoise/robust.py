@@ -58,24 +58,31 @@ def lower_quantile(x: Tensor, share: float, counted: Tensor | None = None) -> Te
     On a CPU by numpy, which is ten times as fast.
 
     Args:
-        x: (..., N) float; no more than 2^24 values elsewhere, but for the median.
+        x: (..., N) float.
         share: in [0, 1].
         counted: bool, of a shape that expands to that of `x`; which count, at least one. Default:
             all.
     """
-    if x.device.type == "mps":  # has no such median before PyTorch 2.8
+    if x.device.type == "mps":  # has no float64
         found = lower_quantile(x.cpu(), share, None if counted is None else counted.cpu())
         return found.to(x.device)
     if x.device.type != "cpu" or x.requires_grad or x.dtype == torch.bfloat16:
-        x = x if counted is None else x.masked_fill(~counted, torch.nan)
-        if share == 0.5:
-            return x.nanmedian(-1).values
-        return x.nanquantile(share, dim=-1, interpolation="lower")
+        return _by_sorting(x, share, counted)
     if counted is None:
         return torch.from_numpy(_lower_quantile(x.numpy(), share))
     rows, which = (one.flatten(0, -2).numpy() for one in (x, counted.expand_as(x)))
     each = [_lower_quantile(row[kept], share) for row, kept in zip(rows, which, strict=True)]
     return torch.from_numpy(np.array(each, rows.dtype)).view(x.shape[:-1])
+
+
+def _by_sorting(x: Tensor, share: float, counted: Tensor | None) -> Tensor:
+    """Return what `lower_quantile` does. torch's own medians are not deterministic on a GPU."""
+    if counted is None:
+        counted = torch.ones((), dtype=torch.bool, device=x.device)
+    counted = counted.expand_as(x)
+    first = x.masked_fill(~counted, torch.inf).sort(-1).values
+    place = ((counted.sum(-1, keepdim=True) - 1).double() * share).long()
+    return first.gather(-1, place).squeeze(-1)
 
 
 def _lower_quantile(values: NDArray[Any], share: float) -> NDArray[Any]:

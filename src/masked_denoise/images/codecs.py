@@ -26,6 +26,8 @@ Samples: TypeAlias = tuple[Array, "Array | None"]  # pixels and alpha
 
 PIXEL_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
 JPEG_LONGEST_SIDE = 65500
+JPEG_LARGEST_EXIF = 65533 - 6  # bytes of a segment, less what names it
+PNG_FINEST = 2**31 - 1  # pixels in a metre; what claims more is no resolution
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"\xff\xd8\xff": "jpeg",
@@ -218,6 +220,9 @@ def _encode_jpeg(image: ImageFile, pixels: Array, quality: int) -> bytes:
     if max(pixels.shape[:2]) > JPEG_LONGEST_SIDE:
         raise SettingError(f"jpeg sides end at {JPEG_LONGEST_SIDE} pixels; {_USE_PNG}")
     dpi = image.dpi and tuple(min(round(value), 65535) for value in image.dpi)
+    if image.exif and len(image.exif) > JPEG_LARGEST_EXIF:
+        size = len(image.exif)
+        raise SettingError(f"jpeg holds 64 kB of EXIF and the image has {size} bytes; {_USE_PNG}")
     given = {"icc_profile": image.icc_profile, "exif": image.exif, "dpi": dpi}
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(
@@ -257,7 +262,7 @@ def _encode_png(image: ImageFile, pixels: Array) -> bytes:
     chunks = list(image.native.get("chunks", []))
     if image.icc_profile:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(image.icc_profile)))
-    if image.dpi:
+    if image.dpi and all(0 <= value < PNG_FINEST * 0.0254 for value in image.dpi):
         per_metre = [round(value / 0.0254) for value in image.dpi]
         chunks.append((b"pHYs", struct.pack(">IIB", *per_metre, 1)))
     if image.exif:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -182,12 +184,17 @@ def output_paths(
 
     Raises `SettingError` where two results would go to one file, or a result onto an input.
     """
-    sources = {file.resolve(): file for file, _ in found}
-    taken: dict[Path, Path] = {}
+
+    def place_of(path: Path) -> str:
+        place = str(path.resolve())
+        return place.casefold() if _ignores_case(path) else place
+
+    sources = {place_of(file): file for file, _ in found}
+    taken: dict[str, Path] = {}
     targets = []
     for file, root in found:
         target = output_path(file, root, folder, suffix=suffix, format=format)
-        place = target.resolve()
+        place = place_of(target)
         if place in sources:
             hint = "give another output folder with -o, or a suffix, for example --suffix _clean"
             raise SettingError(f"the result of {file} would replace {sources[place]}; {hint}")
@@ -197,6 +204,23 @@ def output_paths(
         taken[place] = file
         targets.append(target)
     return targets
+
+
+def _ignores_case(path: Path) -> bool:
+    """Return whether names that differ in case only are one file where `path` lies or will lie."""
+    folder = next((one for one in path.absolute().parents if one.exists()), path)
+    return _folder_ignores_case(folder)
+
+
+@functools.lru_cache(maxsize=256)
+def _folder_ignores_case(folder: Path) -> bool:
+    other = folder.with_name(folder.name.swapcase()) if folder.name else folder
+    if other == folder:  # no letter in it, or as Windows compares
+        return sys.platform in ("win32", "darwin")
+    try:
+        return other.samefile(folder)
+    except OSError:
+        return False
 
 
 def _known_suffixes() -> str:

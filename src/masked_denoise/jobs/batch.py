@@ -21,6 +21,7 @@ from .survey import Failure
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
+_NO_MEMORY = ("out of memory", "not enough memory", "allocate memory")  # as PyTorch tells it
 _FULL = [getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS")]  # for all files
 
 
@@ -52,7 +53,8 @@ def fits_format(
 ) -> Callable[[Path, ImageFile], None]:
     """Return a check for `survey`: can the format of a result hold what is in its source?
 
-    It raises SettingError where not, for example for 16 bits or alpha as JPEG.
+    It raises SettingError where not, for example for 16 bits or alpha as JPEG, and ImageWriteError
+    where a library fails on it.
     """
     from ..images import encode
 
@@ -60,7 +62,14 @@ def fits_format(
         corner = image.pixels[:1, :1]
         alpha = None if image.alpha is None else image.alpha[:1, :1]
         kind = SUFFIXES[targets[path].suffix.lower()]
-        encode(replace(image, pixels=corner, alpha=alpha), kind, quality)
+        try:
+            encode(replace(image, pixels=corner, alpha=alpha), kind, quality)
+        except (MaskedDenoiseError, MemoryError):
+            raise
+        except Exception as error:  # a damaged profile, or what else a library cannot write
+            raise ImageWriteError(
+                f"it cannot be written as {kind}: {error or type(error)}"
+            ) from error
 
     return check
 
@@ -155,7 +164,7 @@ def _reason(error: Exception) -> str:
     """Return why a file failed; re-raise what is not about the file but an error in the program."""
     if isinstance(error, MaskedDenoiseError):
         return str(error)
-    if isinstance(error, MemoryError) or "memory" in str(error).lower():
+    if isinstance(error, MemoryError) or any(told in str(error).lower() for told in _NO_MEMORY):
         return f"not enough memory ({str(error).splitlines()[0] if str(error) else 'allocation'})"
     raise error
 

@@ -57,7 +57,8 @@ def run_demo(
         minutes: of training on the samples; without them the model of the package is taken.
         steps: of training, instead of minutes.
         seed: of the run.
-        device: where to train, None for the best there is.
+        device: where to train and to denoise; None for the best there is, but the CPU for the
+            model of the package.
         progress: show a bar.
         tell: called with a line of text at each stage.
 

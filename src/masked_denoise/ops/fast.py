@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import sysconfig
 from functools import lru_cache
 from importlib.util import find_spec
 
@@ -31,12 +33,28 @@ def why_eager(x: Tensor) -> str | None:
     if not _has_triton():
         told = "pip install triton" if sys.platform == "linux" else "which Linux has"
         return f"the kernels are compiled by triton, which is not installed ({told})"
-    return _too_old(x.device, x.dtype)
+    return _no_compiler() or _too_old(x.device, x.dtype)
 
 
 @lru_cache(maxsize=1)
 def _has_triton() -> bool:
     return find_spec("triton") is not None
+
+
+@lru_cache(maxsize=1)
+def _no_compiler() -> str | None:
+    """Return what triton lacks to build its launcher, as it looks for it; None where it is there.
+
+    Images of containers with a GPU often have neither a C compiler nor Python's headers.
+    """
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "triton needs a C compiler; install gcc, or name one in the environment variable CC"
+    scheme = sysconfig.get_default_scheme()
+    scheme = "posix_prefix" if scheme == "posix_local" else scheme  # Debian's own, as triton has it
+    headers = sysconfig.get_paths(scheme)["include"]
+    if not os.path.exists(os.path.join(headers, "Python.h")):
+        return f"triton needs Python's headers in {headers}; install them, on Debian as python3-dev"
+    return None
 
 
 @lru_cache(maxsize=64)

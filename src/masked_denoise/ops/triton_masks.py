@@ -32,7 +32,7 @@ DRAWN = ["state", "branch", "first", "top", "left"]  # change from call to call:
 
 @triton.jit
 def mix_word(word):
-    """Return 32 well-mixed bits of a 32-bit word; see `scheme.mix`."""
+    """Return 32 well-mixed bits of a 32-bit word; see `hashing.mix`."""
     word = word ^ (word >> 16)
     word = word * 0x21F0AAAD
     word = word ^ (word >> 15)

@@ -16,25 +16,24 @@ class Availability(NamedTuple):
     Attributes:
         cached: it was downloaded, and can be loaded without a connection.
         hub: "yes" or "no", "not checked", or why no answer came.
-        convertible: its authors publish a file that `masked-denoise convert` reads.
     """
 
     cached: bool
     hub: str
-    convertible: bool
 
     def words(self) -> str:
         """Return it for people.
 
-        >>> Availability(True, "not checked", True).words()
+        Of all models the authors publish a file that `masked-denoise convert` reads.
+
+        >>> Availability(True, "not checked").words()
         'cached, to convert'
         """
         told = ["cached"] * self.cached
         if self.hub != "not checked":
             known = {"yes": "on the Hub", "no": "not on the Hub"}
             told.append(known.get(self.hub, f"the Hub: {self.hub}"))
-        told += ["to convert"] * self.convertible
-        return ", ".join(told)
+        return ", ".join([*told, "to convert"])
 
 
 def availability(
@@ -52,7 +51,6 @@ def availability(
     return Availability(
         cached=cached(CONFIG) and cached(WEIGHTS),
         hub=_ask(model) if online else "not checked",
-        convertible=True,
     )
 
 

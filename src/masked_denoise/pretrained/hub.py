@@ -127,7 +127,10 @@ def _create(place: Place, private: bool | None, token: str | bool | None) -> Non
     from huggingface_hub import HfApi
 
     api = HfApi(token=token, library_name="masked-denoise")
-    api.create_repo(place.repository, private=private, exist_ok=True)
+    if private is None:  # older libraries would send the None
+        api.create_repo(place.repository, exist_ok=True)
+    else:
+        api.create_repo(place.repository, private=private, exist_ok=True)
     if place.revision is not None:
         api.create_branch(place.repository, branch=place.revision, exist_ok=True)
 

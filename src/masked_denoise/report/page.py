@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from masked_denoise.atomic import write_whole
-from masked_denoise.errors import DataError, ImageWriteError, PixelError, SettingError, SizeError
-from masked_denoise.report.html import Number, Row, definitions, page
+from ..atomic import write_whole
+from ..errors import DataError, ImageWriteError, PixelError, SettingError, SizeError
+from .html import Number, Row, definitions, page
 
 Unit = NDArray[np.float32]  # (H, W) or (H, W, 3), black at 0, white at 1
 
@@ -133,7 +133,7 @@ def _unit(array: NDArray[Any], value_range: tuple[float, float] | None, what: st
 
 def _measure(pictures: Mapping[str, Unit]) -> dict[str, Number]:
     """Return PSNR and SSIM (before, after); nothing for pictures with NaN or infinite pixels."""
-    from masked_denoise.metrics import psnr, ssim
+    from ..metrics import psnr, ssim
 
     if not all(np.isfinite(picture).all() for picture in pictures.values()):
         return {"PSNR and SSIM": "not measured, there are NaN or infinite pixels"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from masked_denoise.errors import ImageReadError, unknown_name
+from ..errors import ImageReadError, unknown_name
 
 NOISY, CLEAN = "_noisy.jpg", "_clean.png"
 

@@ -40,12 +40,25 @@ def borrowed_accelerator(
     try:
         accelerator = _make_accelerator(settings, options, in_bf16)
         gpus = [accelerator.device] if accelerator.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=gpus):
+        with torch.random.fork_rng(devices=gpus), _apples_forked(accelerator.device):
             yield accelerator
     finally:
         for kind, state in zip(kinds, before, strict=True):
             kind._shared_state.clear()
             kind._shared_state.update(state)
+
+
+@contextmanager
+def _apples_forked(device: torch.device) -> Iterator[None]:
+    """Give the generator of an Apple GPU back as it was; `fork_rng` knows none."""
+    if device.type != "mps":
+        yield
+        return
+    before = torch.mps.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.mps.set_rng_state(before)
 
 
 def _make_accelerator(settings: FitSettings, options: FitOptions, in_bf16: bool) -> Accelerator:

@@ -43,12 +43,12 @@ class StateFiles:
         self.saved_at = time.monotonic()
         self.anew = True
 
-    def _begin_anew(self, folder: Path) -> None:
-        """Remove what tells of an earlier run; its weights stay until there are new ones.
+    def _begin_anew(self, folder: Path, written: str) -> None:
+        """Remove what tells of an earlier run, but for what this one has `written`.
 
-        A README of the user's own stays, too.
+        Its weights stay until there are new ones, and a README of the user's own stays, too.
         """
-        stale = [folder / name for name in ("last.pt", "best.pt")]
+        stale = [folder / name for name in ("last.pt", "best.pt") if name != written]
         card = folder / README
         if card.exists() and is_generated(card.read_text("utf-8", "replace")):
             stale += [card, folder / PICTURE]
@@ -67,11 +67,11 @@ class StateFiles:
         """Write a state as `name`; CheckpointError where that fails, the older file kept."""
         if self.folder is None:
             return
-        if self.anew:
-            self._begin_anew(self.folder)
-        self.anew = False
         begin = time.monotonic()
         save_state(self.folder / name, state)
+        if self.anew:
+            self._begin_anew(self.folder, name)
+        self.anew = False
         self.saved_at = time.monotonic()
         self.pause = max(SAVE_SECONDS, (self.saved_at - begin) / SAVE_SHARE)
 
