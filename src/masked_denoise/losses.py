@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from .errors import SettingError, SizeError
@@ -31,9 +32,8 @@ def mask_loss(output: Tensor, target: Tensor, scored: Tensor, *, kind: LossKind 
 
     Raises:
         SizeError: the shapes do not fit together.
-        SettingError: `kind` is neither "l1" nor "l2".
+        SettingError: `kind` is neither "l1" nor "l2", or `scored` is not bool.
 
-    >>> import torch
     >>> noisy = torch.tensor([[[[1.0, 2.0]]]])
     >>> mask_loss(torch.zeros(1, 1, 1, 2), noisy, torch.tensor([[[[True, False]]]]))
     tensor(1.)
@@ -43,6 +43,8 @@ def mask_loss(output: Tensor, target: Tensor, scored: Tensor, *, kind: LossKind 
             f"output {tuple(output.shape)}, target {tuple(target.shape)} and scored "
             f"{tuple(scored.shape)}: (N, C, h, w) twice and (N, 1, h, w) are needed"
         )
+    if scored.dtype != torch.bool:
+        raise SettingError(f"scored is of {scored.dtype}; bool is needed: scored > 0.5, say")
     if kind not in ("l1", "l2"):
         raise SettingError(f"kind is {kind!r}; 'l1' or 'l2' is needed")
     return mask_distance(output, target, scored, squared=kind == "l2")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..scheme import Fill, check_fill
 from . import cpu, reference
+
+IN_A_ROW = 512  # numbers that are added up one after the other in float32
 
 
 def _needs_definition(*images: Tensor) -> bool:
@@ -62,8 +64,37 @@ def distance_of(error: Tensor, scale: Any, *, squared: bool) -> Tensor:
     """Return the float32 mean of |error| or error²; `scale` is one over the number of values."""
     if squared:
         return error.float().square().sum().mul(scale)
-    length: Tensor = torch.linalg.vector_norm(error, 1, dtype=torch.float32)
-    return length.mul(scale)
+    error = error.float() if error.dtype == torch.float64 else error
+    return _length(error).mul(scale)
+
+
+def _length(error: Tensor) -> Tensor:
+    """Return the sum of |error|, float32; a CPU adds up a norm one number after the other."""
+    norm: Callable[..., Tensor] = partial(torch.linalg.vector_norm, ord=1, dtype=torch.float32)
+    if error.device.type != "cpu" or error.numel() <= IN_A_ROW:
+        return norm(error)
+    numbers = error.reshape(-1)
+    whole = len(numbers) // IN_A_ROW * IN_A_ROW
+    return norm(numbers[:whole].view(-1, IN_A_ROW), dim=1).sum() + norm(numbers[whole:])
+
+
+def differentiably(
+    definition: Callable[..., Tensor],
+    images: Sequence[Tensor],
+    wanted: Sequence[bool],
+    grad: Tensor,
+) -> list[Tensor | None]:
+    """Return the gradients to some of the images, in a graph: a derivative of them may follow.
+
+    Args:
+        definition: called with the images, returns a scalar.
+        images: its arguments.
+        wanted: whether the gradient to each of them is.
+        grad: that to the scalar.
+    """
+    inputs = [image for image, due in zip(images, wanted, strict=True) if due]
+    found = iter(torch.autograd.grad(definition(*images), inputs, grad, create_graph=True))
+    return [next(found) if due else None for due in wanted]
 
 
 def masked_distance(output: Tensor, target: Tensor, scored: Tensor, *, squared: bool) -> Tensor:
@@ -76,17 +107,23 @@ class _MaskedDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, output: Tensor, target: Tensor, scored: Tensor, squared: bool) -> Tensor:
         error, scale = error_where(output, target, scored)
-        ctx.save_for_backward(error)
+        ctx.save_for_backward(error, output, target, scored)
         ctx.scale, ctx.squared, ctx.dtypes = scale, squared, (output.dtype, target.dtype)
         return distance_of(error, scale, squared=squared)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        (error,) = ctx.saved_tensors
+        error, output, target, scored = ctx.saved_tensors
+        first, second = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():
+
+            def distance(output: Tensor, target: Tensor) -> Tensor:
+                return reference.masked_distance(output, target, scored, squared=ctx.squared)
+
+            back = differentiably(distance, (output, target), (first, second), grad)
+            return back[0], back[1], None, None
         slope = 2 * error.float() if ctx.squared else error.sign()
         slope = slope * (grad * ctx.scale)
-        first, second = ctx.needs_input_grad[:2]
         return (
             slope.to(ctx.dtypes[0]) if first else None,
             -slope.to(ctx.dtypes[1]) if second else None,
@@ -96,7 +133,7 @@ class _MaskedDistance(torch.autograd.Function):
 
 
 def smoothness(image: Tensor, epsilon: float) -> Tensor:
-    """Return `reference.smoothness`; only the slopes are kept for the gradient."""
+    """Return `reference.smoothness`; the image and its slopes are kept for the gradient."""
     loss: Tensor = _Smoothness.apply(image, epsilon)
     return loss
 
@@ -130,12 +167,17 @@ class _Smoothness(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         length, down, across = smoothness_slopes(image, epsilon, wanted=wanted)
         if wanted:
-            ctx.save_for_backward(down, across)
-        ctx.dtype = image.dtype
+            ctx.save_for_backward(image, down, across)
+        ctx.epsilon = epsilon
         return length.sub_(epsilon).sum().div_(max(image.numel(), 1))
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        down, across = ctx.saved_tensors
-        return smoothness_gradient(down, across, grad).to(ctx.dtype), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
+        image, down, across = ctx.saved_tensors
+        if torch.is_grad_enabled():
+
+            def smoothness(image: Tensor) -> Tensor:
+                return reference.smoothness(image, ctx.epsilon)
+
+            return differentiably(smoothness, (image,), (True,), grad)[0], None
+        return smoothness_gradient(down, across, grad).to(image.dtype), None

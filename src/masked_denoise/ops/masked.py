@@ -96,6 +96,7 @@ class MaskedImage:
             branch: in [0, K).
             channels_last: whether they come in that memory layout.
         """
+        self._check_branch(branch)
         fill = self.scheme.fill
         layout = torch.channels_last if channels_last else torch.contiguous_format
         if self._all_is_seen:
@@ -127,6 +128,7 @@ class MaskedImage:
             kind: "l1" or "l2".
         """
         self._check(output)
+        self._check_branch(branch)
         if not self.fused:
             scored = self.scheme.scored(self.label, branch)
             padded = outside(self.grid, self._end)
@@ -146,6 +148,10 @@ class MaskedImage:
         Args:
             outputs: K tensors (B·S·S, C, h, w), or one (K, B·S·S, C, h, w).
         """
+        if len(outputs) != self.scheme.branches:
+            raise SettingError(
+                f"{len(outputs)} outputs came; one of each branch is needed, {self.scheme.branches}"
+            )
         for output in outputs:
             self._check(output)
         if not self.fused:
@@ -240,6 +246,11 @@ class MaskedImage:
             label = torch.where(self.scheme.scored(self.label, branch), branch, label)
         return label
 
+    def _check_branch(self, branch: int) -> None:
+        if not 0 <= branch < self.scheme.branches:
+            last = self.scheme.branches - 1
+            raise SettingError(f"branch is {branch}; a number from 0 to {last} is needed")
+
     def _check(self, output: Tensor) -> None:
         s, (b, c) = self.pixels.stride, self.image.shape[:2]
         shape = (b * s * s, c, -(-self.size[0] // s), -(-self.size[1] // s))
@@ -291,6 +302,8 @@ def merge_up(
 
 def mask_distance(output: Tensor, target: Tensor, scored: Tensor, *, squared: bool) -> Tensor:
     """Return the mean distance of two images (N, C, h, w) where scored, bool (N, 1, h, w)."""
+    if _transformed():
+        return reference.masked_distance(output, target, scored, squared=squared)
     if _fused(output, target):
         loss: Tensor
         loss, _ = library_losses.masked_distance(
@@ -348,8 +361,16 @@ def replace(
 
 def smoothness(image: Tensor, epsilon: float) -> Tensor:
     """Return the mean length of the colour gradient; see `smoothness_loss`."""
+    if _transformed():
+        return reference.smoothness(image, epsilon)
     loss: Tensor = (library_losses if _fused(image) else eager).smoothness(image, epsilon)
     return loss
+
+
+def _transformed() -> bool:
+    """Return whether `torch.func` is at work, which takes nothing but plain operations."""
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return active is not None and not torch.compiler.is_compiling() and active()
 
 
 def _squared(kind: str) -> bool:
