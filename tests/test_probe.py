@@ -54,7 +54,7 @@ def test_size_multiple_is_found(
     assert probe(From(kind(multiple)), 3).size_multiple == multiple
 
 
-@pytest.mark.parametrize("multiple", [3, 6, 7])
+@pytest.mark.parametrize("multiple", [11, 13, 33])
 def test_other_multiples_are_an_error_and_not_a_wrong_answer(multiple: int) -> None:
     with pytest.raises(BackboneError, match="does not keep the shape"):
         probe(From(down_and_up(multiple)), 3)
@@ -165,3 +165,56 @@ def test_a_network_that_works_in_place_may_be_blind() -> None:
 
     with torch.no_grad():
         assert is_blind(Shifted(), 3, 1) is True
+
+
+@pytest.mark.parametrize("multiple", [3, 5, 6, 7, 9, 12, 24, 48, 112])
+def test_multiples_that_are_no_power_of_two(multiple: int) -> None:
+    assert probe(From(windows(multiple)), 3).size_multiple == multiple
+
+
+def test_a_multiple_that_is_known_is_not_looked_for() -> None:
+    assert probe(From(windows(11)), 3, size_multiple=11).size_multiple == 11
+    with pytest.raises(BackboneError, match="for sides of 2·n"):
+        probe(From(windows(4)), 3, size_multiple=2)
+
+
+@pytest.mark.parametrize("how", ["in place", "anew"])
+def test_buffers_that_a_network_changes_come_back(how: str) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+            self.register_buffer("mean", torch.zeros(1))
+
+        def forward(self, image: Tensor) -> Tensor:
+            if how == "in place":
+                self.mean += image.mean()
+            else:
+                self.mean = self.mean + image.mean()
+            return self.conv(image)  # type: ignore[no-any-return]
+
+    network = Counting()
+    buffer = network.mean
+    probe(network, 3)
+    assert network.mean is buffer
+    assert float(buffer) == 0
+
+
+def test_networks_without_memory_and_for_volumes_are_refused() -> None:
+    with pytest.raises(BackboneError, match="to_empty"):
+        probe(nn.Conv2d(3, 3, 3, padding=1, device="meta"), 3)
+    with pytest.raises(BackboneError, match="one image, but not two"):
+        probe(nn.Conv3d(1, 1, 3, padding=1), 1)
+
+
+def test_a_first_parameter_that_is_no_float() -> None:
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = nn.Parameter(torch.zeros(1, dtype=torch.int64), requires_grad=False)
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.conv(image)  # type: ignore[no-any-return]
+
+    assert probe(Counted(), 3).size_multiple == 1

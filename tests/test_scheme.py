@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -404,7 +405,6 @@ def test_unusable_settings_are_refused(name: str, settings: dict[str, object]) -
         (lambda grid: torch.full(grid.shape, 7, dtype=torch.uint8), "returned branch 7; uint8"),
         (lambda grid: torch.zeros(grid.shape, dtype=torch.int64), "returned int64 "),
         (lambda grid: torch.zeros(2, 3, dtype=torch.uint8), r"returned uint8 \(2, 3\)"),
-        (lambda grid: torch.full(grid.shape, NOBODY, dtype=torch.uint8), None),
         (lambda grid: (grid.sub_row + grid.sub_col).remainder(3).to(torch.uint8), None),
     ],
 )
@@ -424,6 +424,42 @@ def test_labels_that_mean_no_branch_are_refused(
     for scheme in (Own(), RandomPartition(2, inference=Own())):
         with pytest.raises(SettingError, match=f"of Own {message}.* 0 to 2"):
             made(scheme=scheme)
+
+
+def own_scheme(**methods: Any) -> MaskScheme:
+    """Return a scheme of a user's own, a checkerboard but for some methods."""
+    usual: dict[str, Any] = {"label": lambda self, grid, key: Checkerboard().label(grid, key)}
+    return type("Own", (MaskScheme,), {**usual, **methods})()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ({"hidden": lambda self, label, branch: label == 1 - branch}, "sees pixels that it scores"),
+        (
+            {"label": lambda self, grid, key: torch.full(grid.shape, NOBODY, dtype=torch.uint8)},
+            "pixels that no branch scores",
+        ),
+        ({"scored": lambda self, label, branch: label <= branch}, "several branches score"),
+        (
+            {"label": lambda self, grid, key: Checkerboard().label(grid, key).repeat(1, 3, 1, 1)},
+            r"returned uint8 \(4, 3,",
+        ),
+        ({"branches": 300}, "branches 300"),
+        ({"branches": 1.5}, "branches 1.5"),
+        ({"fill": "median"}, "fill is 'median'"),
+    ],
+)
+def test_schemes_that_cannot_work_are_refused(methods: dict[str, Any], message: str) -> None:
+    made = partial(AsymmetricMaskDenoiser, torch.nn.Conv2d(1, 1, 3, padding=1), channels=1)
+    made(scheme=own_scheme())
+    with pytest.raises(SettingError, match=message):
+        made(scheme=own_scheme(**methods))
+    if "no branch" in message:  # in training some pixels may be scored by none
+        made(scheme=own_scheme(**methods, inference=RandomPartition(2)))
+    if "sees" in message:  # what only denoises may see them, and so may a blind network
+        made(scheme=RandomPartition(2, inference=own_scheme(**methods)))
+        made(scheme=own_scheme(**methods, blind=True))
 
 
 class Recorded(MaskScheme):

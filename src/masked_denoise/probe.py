@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .errors import BackboneError
+from .errors import BackboneError, SettingError
 from .hashing import Key
 from .pixels import PixelDownsample
-from .scheme import NOBODY, MaskScheme, check_label, label_error
+from .scheme import NOBODY, MaskScheme, NothingHidden, check_fill, check_label, label_error
 
-_MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)  # those of most networks first
+_OTHERS = (3, 5, 6, 7, 9, 10, 12, 14, 20, 24, 28, 40, 48, 56, 80, 96, 112)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Traits:
     blind: bool = False
 
 
-def probe(network: nn.Module, channels: int) -> Traits:
+def probe(network: nn.Module, channels: int, *, size_multiple: int | None = None) -> Traits:
     """Return the traits of a network, found with a few small random images in evaluation mode.
 
     The network's weights, buffers, mode and the global random state stay as they were.
@@ -44,15 +45,23 @@ def probe(network: nn.Module, channels: int) -> Traits:
     Args:
         network: (B, C, H, W) float in and out.
         channels: C.
+        size_multiple: where it is known.
 
     Raises:
-        BackboneError: no size up to multiples of 128 comes out with the shape it went in.
+        BackboneError: no size up to multiples of 128 comes out with the shape it went in, the
+            network takes one image only, or has no weights in memory.
 
     >>> probe(nn.Conv2d(3, 3, 3, padding=1), 3).size_multiple
     1
     """
+    if any(weight.is_meta for weight in network.parameters()):
+        raise BackboneError(
+            "the backbone's weights are on the device 'meta', which has no memory; make it on "
+            "another, or give it memory: backbone.to_empty(device='cpu'), and weights"
+        )
+    multiples = (*_MULTIPLES, *_OTHERS) if size_multiple is None else (size_multiple,)
     with _evaluating(network):
-        multiple, image, output = _smallest_multiple(network, channels)
+        multiple, image, output = _smallest_multiple(network, channels, multiples)
         return Traits(multiple, _has_skip(image, output), _takes_channels_last(network, image))
 
 
@@ -70,7 +79,7 @@ def is_blind(network: nn.Module, channels: int, size_multiple: int) -> bool | No
     weights = {name: _random_like(value, generator) for name, value in network.named_parameters()}
     height, width = _odd_sides(size_multiple)
     image = torch.rand(1, channels, height, width, generator=generator)
-    image = image.to(next(network.parameters(), image))
+    image = image.to(_a_weight(network))
     there, anywhere = 0.0, 0.0
     with _evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
         output = functional_call(network, weights, image.clone())
@@ -100,14 +109,25 @@ def warn_unless_blind(
         )
 
 
-def check_labels(scheme: MaskScheme) -> None:
-    """Raise SettingError where a scheme's label of a small grid cannot be one of any grid.
+def check_scheme(scheme: MaskScheme, *, trains: bool = True) -> None:
+    """Raise SettingError where a scheme, tried on a small grid, cannot work on any.
 
     The same holds for the scheme that it denoises with. A scheme may know labels of one size only,
-    such as recorded ones: then nothing can be told before it is used.
+    such as recorded ones: then little can be told before it is used.
+
+    Args:
+        scheme: of the denoiser, or the one that it denoises with.
+        trains: whether it is for training, too, where some pixels need no branch.
     """
+    whole_number = isinstance(scheme.branches, int) and not isinstance(scheme.branches, bool)
+    if not whole_number or not 1 <= scheme.branches < NOBODY + 1:
+        raise SettingError(
+            f"{type(scheme).__name__} has branches {scheme.branches!r}; a whole number from 1 to "
+            f"{NOBODY} is needed"
+        )
+    check_fill(scheme.fill, sparse=True)
     if scheme.inference is not None:
-        check_labels(scheme.inference)
+        check_scheme(scheme.inference, trains=False)
     grid = PixelDownsample(2).grid(1, (16, 24))
     try:
         label = scheme.label(grid, Key())
@@ -115,12 +135,28 @@ def check_labels(scheme: MaskScheme) -> None:
         raise
     except Exception:  # of that size, perhaps; if it is of all, the first use shows it whole
         return
-    if label.dtype == torch.uint8 and label.ndim == 4:
-        wrong = label[(label >= scheme.branches) & (label != NOBODY)]
-        if len(wrong):
-            raise label_error(scheme, f"branch {int(wrong[0])}", grid)
-    else:
+    if label.dtype != torch.uint8 or label.ndim != 4 or label.shape[1] != 1:
         check_label(scheme, label, grid)
+    wrong = label[(label >= scheme.branches) & (label != NOBODY)]
+    if len(wrong):
+        raise label_error(scheme, f"branch {int(wrong[0])}", grid)
+    scored = [scheme.scored(label, branch) for branch in range(scheme.branches)]
+    often = torch.stack([one.expand(label.shape) for one in scored]).sum(0)
+    denoises = scheme.inference is None
+    if int(often.max()) > 1 or (denoises and int(often.min()) < 1):
+        how_often = "several branches score" if int(often.max()) > 1 else "no branch scores"
+        raise SettingError(
+            f"{type(scheme).__name__} has pixels that {how_often}: one branch must score each "
+            "where it denoises (Eq. 7), and no more than one in training; change label() or "
+            "scored(), or denoise with another scheme, such as inference=RandomPartition(2)"
+        )
+    leaks = [b for b, one in enumerate(scored) if (one & ~scheme.hidden(label, b)).any()]
+    if trains and leaks and not (scheme.blind or isinstance(scheme, NothingHidden)):
+        raise SettingError(
+            f"branch {leaks[0]} of {type(scheme).__name__} sees pixels that it scores, and would "
+            "learn to copy their noise; hide them in hidden(), or set blind = True where the "
+            "backbone itself cannot see the pixel that it predicts"
+        )
 
 
 @torch.no_grad()
@@ -135,11 +171,13 @@ def _run(network: nn.Module, image: Tensor) -> Tensor:
     return output
 
 
-def _smallest_multiple(network: nn.Module, channels: int) -> tuple[int, Tensor, Tensor]:
-    """Return the smallest size multiple that works, and the input and output that show it."""
-    parameter = next(network.parameters(), torch.zeros(()))
+def _smallest_multiple(
+    network: nn.Module, channels: int, multiples: Sequence[int]
+) -> tuple[int, Tensor, Tensor]:
+    """Return the first size multiple that works, and the input and output that show it."""
+    parameter = _a_weight(network)
     trouble: Exception | str = ""
-    for multiple in _MULTIPLES:
+    for multiple in multiples:
         height, width = _odd_sides(multiple)
         generator = torch.Generator().manual_seed(0)
         image = torch.rand(1, channels, height, width, generator=generator)
@@ -154,10 +192,11 @@ def _smallest_multiple(network: nn.Module, channels: int) -> tuple[int, Tensor, 
         if output.shape == image.shape:
             return multiple, image, output
         trouble = f"{tuple(image.shape)} went in, {tuple(output.shape)} came out"
+    sides = f"any multiple up to {_MULTIPLES[-1]}" if len(multiples) > 1 else f"{multiples[0]}·n"
     raise BackboneError(
-        f"the backbone does not keep the shape of (B, {channels}, H, W) for sides of any multiple "
-        f"up to {_MULTIPLES[-1]}; the last trial: {trouble}. Its input and output need "
-        f"{channels} channels each; pass channels=... if the images have another number"
+        f"the backbone does not keep the shape of (B, {channels}, H, W) for sides of {sides}; the "
+        f"last trial: {trouble}. Its input and output need {channels} channels each; pass "
+        "channels=... if the images have another number"
     ) from (trouble if isinstance(trouble, Exception) else None)
 
 
@@ -175,23 +214,53 @@ def _has_skip(image: Tensor, output: Tensor) -> bool:
 
 
 def _takes_channels_last(network: nn.Module, image: Tensor) -> bool:
+    """Return whether it does; BackboneError where it cannot take two images in any layout."""
+    two = image.repeat(2, 1, 1, 1)
     try:
-        _run(network, image.to(memory_format=torch.channels_last))
+        _run(network, two.to(memory_format=torch.channels_last))
     except RuntimeError:  # a .view() on a layout that it does not expect
-        return False
-    return True
+        takes = False
+    else:
+        takes = not any(weight.ndim == 5 for weight in network.parameters())  # moved as volumes
+    if takes:
+        return True
+    try:
+        _run(network, two)
+    except RuntimeError as error:
+        raise BackboneError(
+            f"the backbone takes one image, but not two at once, {tuple(two.shape)}: {error}. "
+            "Batches (B, C, H, W) are needed; a network for volumes is not one for images"
+        ) from error
+    return False
+
+
+def _a_weight(network: nn.Module) -> Tensor:
+    """Return a weight whose device and dtype images are to have."""
+    floats = (weight for weight in network.parameters() if weight.is_floating_point())
+    return next(floats, torch.zeros(()))
 
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and back into its own after that."""
+    """Put a network into evaluation mode, and back into its own after that, buffers and all."""
     training = {name: module.training for name, module in network.named_modules()}
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in network.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     network.eval()
     try:
         yield
     finally:
         for name, module in network.named_modules():
             module.training = training[name]
+        with torch.no_grad():
+            for module, name, buffer, before in buffers:
+                module._buffers[name] = buffer
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
 
 
 def _random_like(weight: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ hash: the same bits on every device, and no random number generator is read or m
 
 from __future__ import annotations
 
+from numbers import Real
 from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
@@ -32,7 +33,7 @@ def check_fill(fill: object, *, sparse: bool = False) -> None:
     "neighbor" shows a pixel at the place of another. It is allowed where hidden pixels are few
     (`sparse`): elsewhere the other would often be hidden, too, and show its value after all.
     """
-    is_number = isinstance(fill, (int, float)) and not isinstance(fill, bool)
+    is_number = isinstance(fill, Real) and not isinstance(fill, bool)
     if fill == "neighbor" and not sparse:
         raise SettingError("fill 'neighbor' is for Noise2Void only, which hides few pixels")
     if not is_number and fill not in ("mean", "zero", "neighbor"):

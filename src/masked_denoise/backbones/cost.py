@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SettingError
+from ..probe import probe
 from .registry import backbone_info, create_backbone
 
 SIDE, SMALL_SIDE = 256, 64
@@ -47,6 +48,10 @@ def cost(name: str, *, channels: int = 3, **arguments: object) -> Cost:
     (1259475, 297)
     """
     multiple = backbone_info(name, **arguments).size_multiple
+    if multiple is None:
+        with torch.random.fork_rng(devices=[]):
+            network = create_backbone(name, channels=channels, **arguments)
+        multiple = probe(network, channels).size_multiple
     try:
         with torch.device("meta"):
             network = create_backbone(name, channels=channels, **arguments)

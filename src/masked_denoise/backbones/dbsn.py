@@ -71,6 +71,8 @@ class Branch(nn.Module):
 
 @register_backbone(
     "dbsn",
+    size_multiple=1,
+    global_skip=False,
     blind=lambda arguments: bool(arguments["dilated"]),
     license="Apache-2.0",
     source="Lee et al. 2022 (arXiv:2203.11799); Wu et al. 2020 (arXiv:2008.13711)",

@@ -185,6 +185,7 @@ class Transform(nn.Module):
 @register_backbone(
     "deamnet",
     size_multiple=16,
+    global_skip=False,
     trains_in_bf16=True,
     license="Apache-2.0",
     source="Ren et al. 2021 (arXiv:2103.08147)",

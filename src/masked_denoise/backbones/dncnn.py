@@ -11,6 +11,7 @@ from .registry import register_backbone
 @register_backbone(
     "dncnn",
     global_skip=True,
+    size_multiple=1,
     license="Apache-2.0",
     source="Zhang et al. 2017 (arXiv:1608.03981)",
     note="17 convolutions with batch normalisation at full resolution",

@@ -24,6 +24,7 @@ def _pair(in_channels: int, out_channels: int) -> nn.Sequential:
 @register_backbone(
     "fast-unet",
     size_multiple=lambda arguments: 2 ** (len(arguments["widths"]) - 1),
+    global_skip=False,
     trains_in_bf16=True,
     license="Apache-2.0",
     source="after Ronneberger et al. 2015 (arXiv:1505.04597)",

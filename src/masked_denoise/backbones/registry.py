@@ -29,8 +29,9 @@ class BackboneInfo:
     Attributes:
         name: what `create_backbone` is asked for.
         build: called as build(channels=C, **arguments) -> nn.Module, (B, C, H, W) in and out.
-        size_multiple: height and width must be multiples of this.
-        global_skip: True when the network adds its input to its output by itself.
+        size_multiple: height and width must be multiples of this; None where a trial is to tell.
+        global_skip: True when the network adds its input to its output by itself; None where a
+            trial is to tell.
         blind: True when an output pixel cannot depend on the input pixel at the same place.
         trains_in_bf16: True when its gradients in bfloat16 are those in float32, but for rounding,
             so that `fit` may take it on a CPU. Of some convolutions PyTorch makes others there.
@@ -41,8 +42,8 @@ class BackboneInfo:
 
     name: str
     build: Callable[..., nn.Module]
-    size_multiple: int = 1
-    global_skip: bool = False
+    size_multiple: int | None = None
+    global_skip: bool | None = None
     blind: bool = False
     trains_in_bf16: bool = False
     license: str = "unknown"
@@ -83,8 +84,8 @@ _KNOWN: dict[str, _Entry] = {}
 def register_backbone(
     name: str,
     *,
-    size_multiple: int | Callable[[dict[str, Any]], int] = 1,
-    global_skip: bool | Callable[[dict[str, Any]], bool] = False,
+    size_multiple: int | Callable[[dict[str, Any]], int] | None = None,
+    global_skip: bool | Callable[[dict[str, Any]], bool] | None = None,
     blind: bool | Callable[[dict[str, Any]], bool] = False,
     trains_in_bf16: bool = False,
     license: str = "unknown",

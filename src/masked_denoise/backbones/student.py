@@ -33,6 +33,7 @@ def _blocks(count: int, width: int) -> nn.Sequential:
 @register_backbone(
     "fast-student",
     size_multiple=lambda arguments: 2 ** len(arguments["widths"]),
+    global_skip=False,
     trains_in_bf16=True,
     license="Apache-2.0",
     source="after Ronneberger et al. 2015 (arXiv:1505.04597) and He et al. 2016 (arXiv:1603.05027)",

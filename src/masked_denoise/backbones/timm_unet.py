@@ -120,6 +120,7 @@ def find_encoder(name: str) -> dict[str, Any]:
     return {
         "build": functools.partial(TimmUNet, name),
         "size_multiple": size_multiple,
+        "global_skip": False,
         "license": "Apache-2.0",
         "source": "timm; Ronneberger et al. 2015 (arXiv:1505.04597)",
         "note": "a U-Net around an encoder of timm; its pretrained weights have their own licence",

@@ -35,6 +35,7 @@ def _act(x: Tensor) -> Tensor:
 @register_backbone(
     "unet",
     size_multiple=32,
+    global_skip=False,
     trains_in_bf16=True,
     license="Apache-2.0",
     source="Ronneberger et al. 2015 (arXiv:1505.04597); Laine et al. 2019 (arXiv:1901.10277)",

@@ -51,8 +51,8 @@ def backbones(
             facts["name"],
             f"{facts['parameters'] / 1e6:.2f} M",
             f"{facts['macs_per_pixel'] / 1000:.0f} k",
-            f"x {facts['size_multiple']}",
-            "yes" if facts["global_skip"] else "no",
+            f"x {facts['size_multiple'] or '?'}",
+            {True: "yes", False: "no", None: "?"}[facts["global_skip"]],
             facts["license"],
             "yes" if facts["weights"] else "-",
         )
