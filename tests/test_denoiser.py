@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import random
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from masked_denoise import (
     mask_loss,
     smoothness_loss,
 )
+from masked_denoise.backbones import registry
 from masked_denoise.calls import turned
 from masked_denoise.errors import (
     BackboneError,
@@ -37,7 +40,7 @@ from masked_denoise.errors import (
 )
 from masked_denoise.hashing import Key, Purpose
 from masked_denoise.inference import TURNS, denoise_batch
-from masked_denoise.ops import fill_hidden
+from masked_denoise.ops import MaskedImage, fill_hidden
 from masked_denoise.ops.reference import replacement
 from masked_denoise.pixels import Grid
 
@@ -938,3 +941,161 @@ def test_a_decision_that_is_refused_changes_nothing() -> None:
         denoiser.decide("independent", dct_threshold=3)
     assert (denoiser.undecided, denoiser.observation) == (True, 0)
     assert denoiser.scheme is scheme
+
+
+@pytest.mark.parametrize("known", [{}, {"size_multiple": 2}, {"global_skip": True}])
+def test_what_is_not_registered_is_found_out(
+    known: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Skipping(nn.Module):
+        def __init__(self, channels: int = 3) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(channels, channels, 2, stride=2)
+            nn.init.zeros_(self.conv.weight)
+            nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+        def forward(self, image: Tensor) -> Tensor:
+            return image + F.interpolate(self.conv(image), scale_factor=2)
+
+    monkeypatch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
+    registry.register_backbone("skipping", **known)(Skipping)
+    named, given = (
+        AsymmetricMaskDenoiser(one, dct_threshold=0, chroma_radius=0)
+        for one in ("skipping", Skipping())
+    )
+    assert named.traits == given.traits
+    assert (named.traits.size_multiple, named.traits.global_skip) == (2, True)
+    image = torch.full((3, 33, 35), 0.4)
+    assert torch.allclose(named.denoise(image), image)
+    named.save_pretrained(tmp_path)
+    assert AsymmetricMaskDenoiser.from_pretrained(tmp_path).traits == named.traits
+
+
+def test_an_undecided_denoiser_comes_back_undecided(tmp_path: Path) -> None:
+    noisy = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32)
+    made = AsymmetricMaskDenoiser(Mixer(), passes=2)
+    made.save_pretrained(tmp_path)
+    again = AsymmetricMaskDenoiser.from_pretrained(tmp_path, backbone=Mixer())
+    for denoiser in (made, again):
+        assert denoiser.undecided
+        denoiser.fit(noisy, steps=1, crop=32, progress=False)
+    assert again.preset == made.preset == "independent"
+    assert again.train_strides == made.train_strides
+    assert again.passes == made.passes == 2
+    made.save_pretrained(tmp_path)
+    assert not AsymmetricMaskDenoiser.from_pretrained(tmp_path, backbone=Mixer()).undecided
+
+
+@pytest.mark.parametrize("branch", [-1, 2])
+def test_branches_that_there_are_not_are_refused(branch: int) -> None:
+    seen = MaskedImage(torch.rand(1, 3, 8, 8), RandomPartition(2), Key(), 2)
+    with pytest.raises(SettingError, match="from 0 to 1"):
+        seen.show(branch)
+    with pytest.raises(SettingError, match="from 0 to 1"):
+        seen.distance(seen.show(0), branch)
+    for count in (1, 3):
+        with pytest.raises(SettingError, match=f"{count} outputs came"):
+            seen.merge([seen.show(0)] * count)
+
+
+def test_a_loss_that_is_not_known_is_refused_in_a_loop_of_ones_own() -> None:
+    denoiser = AsymmetricMaskDenoiser(Mixer()).train()
+    with pytest.raises(SettingError, match="loss is 'L2'"):
+        denoiser(torch.rand(1, 3, 16, 16), loss="L2")
+
+
+def test_double_precision_trains() -> None:
+    denoiser = AsymmetricMaskDenoiser(Mixer().double()).train()
+    denoiser(torch.rand(1, 3, 16, 16).double()).backward()
+    assert all(weight.grad is not None for weight in denoiser.backbone.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32", "float64"])
+def test_no_strength_leaves_every_bit(dtype: str) -> None:
+    random = np.random.default_rng(0)
+    picture = (random.random((9, 8, 3)) * (2**31 - 1)).astype(dtype)
+    denoiser = AsymmetricMaskDenoiser(Mixer(), value_range=(0, 2**31))
+    same = denoiser.denoise(picture, strength=0)
+    assert np.array_equal(same, picture)
+    assert same is not picture
+
+
+def test_settings_that_are_set_later() -> None:
+    denoiser = AsymmetricMaskDenoiser(Mixer())
+    denoiser.train_stride = 5
+    denoiser.refine = True
+    assert denoiser.train_strides == denoiser.train_stride == (5,)
+    assert denoiser.refinement == denoiser.refine == Refinement()
+    denoiser.dct_threshold = np.float32(0.05)  # type: ignore[assignment]
+    denoiser.observation = 5
+    with pytest.raises(SettingError, match="observation is 5"):
+        denoiser.denoise(torch.rand(3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"seed": None}, "seed is None"),
+        ({"strength": "a"}, "strength is 'a'"),
+    ],
+)
+def test_odd_arguments_are_told(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        AsymmetricMaskDenoiser(Mixer()).denoise(torch.rand(3, 16, 16), **arguments)
+
+
+def test_odd_settings_are_told() -> None:
+    with pytest.raises(SettingError, match="channels is -1"):
+        AsymmetricMaskDenoiser(Mixer(), channels=-1)
+    with pytest.raises(SettingError, match="turns is 'no'"):
+        AsymmetricMaskDenoiser(Mixer(), turns="no")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="augment is 'no'"):
+        AsymmetricMaskDenoiser(Mixer()).fit(np.zeros((40, 40, 3)), steps=1, augment="no")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="callback is 3"):
+        AsymmetricMaskDenoiser(Mixer()).fit(np.zeros((40, 40, 3)), steps=1, callback=3)  # type: ignore[arg-type]
+
+
+def test_pictures_whose_channels_lie_elsewhere_are_told() -> None:
+    denoiser = AsymmetricMaskDenoiser(Mixer())
+    with pytest.raises(SizeError, match=r"permute\(2, 0, 1\)"):
+        denoiser.denoise(torch.rand(16, 17, 3))
+    with pytest.raises(SizeError, match=r"moveaxis\(picture, 0, 2\)"):
+        denoiser.denoise(np.zeros((3, 16, 17), np.float32))
+
+
+def test_a_network_that_returns_several_in_training_is_told() -> None:
+    class Deep(Mixer):
+        def forward(self, image: Tensor) -> Tensor:
+            made = super().forward(image)
+            return (made, made) if self.training else made  # type: ignore[return-value]
+
+    with pytest.raises(BackboneError, match="returned a tuple"):
+        AsymmetricMaskDenoiser(Deep()).fit(torch.rand(3, 40, 40), steps=1, progress=False)
+
+
+def test_fit_learns_where_gradients_are_off() -> None:
+    denoiser = AsymmetricMaskDenoiser(Mixer())
+    with torch.no_grad():
+        denoiser.fit(torch.rand(3, 40, 40), steps=1, progress=False)
+    assert denoiser.fit_record["steps"] == 1
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert PixelDownsample(np.int64(2)).stride == 2  # type: ignore[arg-type]
+    scheme = RandomPartition(2, fill=np.float32(0.5))  # type: ignore[arg-type]
+    denoiser = AsymmetricMaskDenoiser(Mixer(), scheme=scheme)
+    assert denoiser.denoise(torch.rand(3, 16, 16)).shape == (3, 16, 16)
+    grid = PixelDownsample(2).grid(1, (4, 4), sample=np.int64(4))  # type: ignore[arg-type]
+    assert int(grid.sample[0]) == 4
+
+
+def test_the_model_of_the_package_warns_of_a_scale_left_empty() -> None:
+    picture = (4095 * np.random.default_rng(0).random((24, 24, 3))).astype(np.uint16)
+    model = AsymmetricMaskDenoiser.from_pretrained("camera-small")
+    with pytest.warns(UserWarning, match=r"reach 40\d\d of 65535.*denoise\(picture / 4095\)"):
+        model.denoise(picture)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.denoise(picture * np.uint16(16))
+        AsymmetricMaskDenoiser(Mixer()).denoise(picture)

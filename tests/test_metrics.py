@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +201,23 @@ def test_score_equals_the_score_tool(tmp_path: Path) -> None:
     got = score(noisy, clean)
     assert got["psnr"] == pytest.approx(expected["psnr"], abs=1e-8)
     assert got["ssim"] == pytest.approx(expected["ssim"], abs=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "int64"])
+def test_values_that_leave_their_scale_empty_are_told(dtype: str) -> None:
+    clean = np.random.default_rng(0).integers(0, 256, (9, 9, 3)).astype(dtype)
+    with pytest.warns(UserWarning, match=rf"values of {dtype} up to 25\d are taken"):
+        psnr(clean, clean)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert float(psnr(clean, np.roll(clean, 1), data_range=255)) < 15
+
+
+def test_floats_that_are_on_another_scale_are_told() -> None:
+    clean = 255 * np.random.default_rng(0).random((9, 9, 3))
+    with pytest.warns(UserWarning, match="are taken to be on the 0..1 scale"):
+        score(clean, clean)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score(clean / 255, (clean / 255) ** 2)
+        score(clean.astype(np.uint8), clean.astype(np.uint8))

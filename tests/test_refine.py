@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -105,9 +106,14 @@ def test_replacement_is_independent_of_the_masks(branches: int) -> None:
 
 def test_settings_out_of_range_are_refused() -> None:
     assert Refinement() == Refinement(draws=8, share=0.16, masked=True)
-    for settings in ({"draws": 0}, {"share": 1.0}, {"share": -0.1}, {"share": math.nan}):
+    for settings in ({"draws": 0}, {"share": 1.0}, {"share": -0.1}):
         with pytest.raises(SettingError, match="refinement with draws"):
             Refinement(**settings)  # type: ignore[arg-type]
+    odd: tuple[dict[str, Any], ...]
+    odd = {"share": math.nan}, {"share": "a"}, {"draws": 2.5}, {"masked": "no"}, {"balanced": 1}
+    for settings in odd:
+        with pytest.raises(SettingError, match=f"{next(iter(settings))} is"):
+            Refinement(**settings)
     nothing = torch.zeros(0, 1, 1, 4, 4).bool()
     with pytest.raises(SettingError, match="at least one draw"):
         refine(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4), lambda x, draw: x, nothing)

@@ -250,6 +250,11 @@ def predict(
         for part, view in zip(torch.split(seen, number), views, strict=True):
             part.copy_(view)
     output = network(seen)
+    if not isinstance(output, Tensor):
+        raise BackboneError(
+            f"the backbone returned a {type(output).__name__}; a tensor of the shape of its input "
+            "is needed, in training, too (wrap the network in a small nn.Module that picks it)"
+        )
     if output.shape != seen.shape:
         raise BackboneError(
             f"the backbone turned {tuple(seen.shape)} into {tuple(output.shape)}; the shape must "

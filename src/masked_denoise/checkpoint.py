@@ -44,6 +44,7 @@ def save_model(denoiser: AsymmetricMaskDenoiser, folder: str | Path) -> Path:
 
     folder = Path(folder)
     network = getattr(denoiser.backbone, "_orig_mod", denoiser.backbone)  # without torch.compile
+    network = network.module if isinstance(network, nn.DataParallel) else network
     weights = {}
     for name, value in network.state_dict().items():
         if not isinstance(value, Tensor):
@@ -96,6 +97,8 @@ def load_model(
             load_weights(denoiser.backbone, file.tensors(), path)
         finally:
             file.check_digest()
+    if denoiser.backbone_name is not None:  # where a trial is needed, of the network with weights
+        denoiser.traits = denoiser.find_traits(denoiser.traits.channels_last)
     denoiser.fit_record = config.get("training") or {}
     denoiser.card = {key: config[key] for key in ABOUT if config.get(key) is not None}
     return denoiser.eval()
@@ -116,6 +119,8 @@ def config_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
     config = recipe_of(denoiser)
     if denoiser.backbone_name is not None:
         config["channels_last"] = denoiser.traits.channels_last
+    if denoiser.undecided:  # the next `fit` decides all settings but these
+        config["given"] = sorted(denoiser.given)
     config["training"] = plain(denoiser.fit_record, "fit_record")
     for key, value in denoiser.card.items():
         config[key] = plain(value, f"card[{key!r}]")
@@ -282,6 +287,10 @@ def _build(
             settings |= {"backbone_args": arguments, "channels_last": config.get("channels_last")}
             denoiser = make_empty(lambda: AsymmetricMaskDenoiser(name, **settings), shapes)
         denoiser.found_level(config.get("noise_level"))
+        if "given" in config:
+            given = denoiser.given.items()
+            denoiser.given = {name: value for name, value in given if name in config["given"]}
+            denoiser.undecided = True
         return denoiser
     except WeightsError:
         raise

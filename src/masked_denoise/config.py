@@ -22,7 +22,9 @@ _REQUIRED = {
     "refine", "passes", "observation", "chroma_radius", "turns", "residual", "value_range",
     "preset",
 }  # fmt: skip
-_OPTIONAL = {"training", "weights_sha256", "channels_last", "noise_level", "dct_threshold", *ABOUT}
+_OPTIONAL = {
+    "training", "weights_sha256", "channels_last", "noise_level", "dct_threshold", "given", *ABOUT,
+}  # fmt: skip
 _LARGEST_FILE = 4 << 20  # bytes
 _LARGEST_NUMBER = 10**7  # of a network's or scheme's arguments: no width, depth or size is larger
 _DEEPEST, _MOST_VALUES, _LONGEST_TEXT = 16, 20_000, 100_000
@@ -258,6 +260,10 @@ _RULES: dict[str, Rule] = {
     "preset": _TEXT,
     "training": Rule(lambda value: value is None or type(value) is dict, "an object"),
     "channels_last": _BOOL,
+    "given": Rule(
+        lambda value: type(value) is list and all(type(one) is str for one in value),
+        "a list of the names of settings",
+    ),
     "weights_sha256": Rule(
         lambda value: type(value) is str and re.fullmatch("[0-9a-f]{64}", value) is not None,
         "a SHA-256 digest of 64 hexadecimal digits",

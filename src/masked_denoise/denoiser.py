@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .backbones import backbone_info, create_backbone
 from .backbones.spandrel_model import Backbone, unwrap
 from .calls import CallMemory, predict
-from .checks import whole
+from .checks import number, whole
 from .denoiser_settings import DenoiserSettings
 from .errors import SettingError, SizeError
 from .hashing import Key, Purpose, hash_key
@@ -23,17 +23,27 @@ from .losses import LossKind, target_loss, total_loss
 from .memory import held_memory
 from .ops import MaskedImage
 from .ops.masked import DistanceKind
-from .probe import Traits, check_labels, probe, warn_unless_blind
+from .probe import Traits, check_scheme, probe, warn_unless_blind
 from .refine import Refinement
 from .scheme import MaskScheme, NothingHidden
 from .transfer import to_device
 from .uncertainty import check_draws, deviation_of
-from .values import ValueRange, check_finite, from_batch, to_batch, warn_off_scale
+from .values import (
+    ValueRange,
+    channels_hint,
+    check_finite,
+    from_batch,
+    to_batch,
+    warn_of_empty_scale,
+    warn_off_scale,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .camera_noise import CameraNoise
+
+STRENGTH = "a number from 0 to 1"  # needed
 
 
 class AsymmetricMaskDenoiser(DenoiserSettings):
@@ -124,6 +134,9 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             "refine": refine, "residual": residual, "observation": observation,
             "chroma_radius": chroma_radius, "dct_threshold": dct_threshold, "turns": turns,
         }  # fmt: skip
+        channels = whole("channels", channels)
+        if channels < 1:
+            raise SettingError(f"channels is {channels}; 1 or more is needed")
         self.given = {name: value for name, value in given.items() if value is not None}
         self.undecided = preset is None and len(self.given) < len(given)
         self.backbone_name = backbone if isinstance(backbone, str) else None
@@ -136,7 +149,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             raise SettingError("backbone_args need a backbone given by name, not a network")
         else:
             self.backbone = unwrap(backbone, channels)
-        self.channels = whole("channels", channels)
+        self.channels = channels
         self.value_range = value_range
         self.noise_level = noise_level
         self.preset = preset
@@ -145,8 +158,8 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         self.card: dict[str, Any] = {}
         self.call_memory = CallMemory()  # about calls of the network
         residual = self._take(preset or "default", {})
-        self.traits = self._find_traits(channels_last)
-        check_labels(self.scheme)
+        self.traits = self.find_traits(channels_last)
+        check_scheme(self.scheme)
         warn_unless_blind(self.scheme, self.backbone, channels, self.traits)
         self.residual = self._choose_residual(residual)
         self._remember()
@@ -220,6 +233,8 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             )
         if loss == "psnr":
             raise SettingError("loss='psnr' compares with a target; without one take 'l1' or 'l2'")
+        if loss not in ("l1", "l2"):
+            raise SettingError(f"loss is {loss!r}; 'l1' or 'l2' is needed")
         return "l2" if loss == "l2" else "l1"
 
     def stride_of_step(self, key: Key) -> int:
@@ -658,10 +673,10 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         see the calibration in the guide before reading it as an error.
 
         Args:
-            image: tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C); integers of any
-                depth, or floats (on the 0..1 scale unless the denoiser has a `value_range`). Any
-                size with sides of at least the stride. Integers come back rounded and clipped to
-                their dtype, floats unclipped.
+            image: tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C); uint8, uint16,
+                int16, uint32 or int32, on the scale of their dtype, or floats (on the 0..1 scale
+                unless the denoiser has a `value_range`). Any size with sides of at least the
+                stride. Integers come back rounded and clipped to their dtype, floats unclipped.
             passes: number of mask draws to average; default: that of the denoiser. Of a student,
                 from which nothing is hidden: orientations of the image, of which there are 8.
             seed: the same seed gives the same picture.
@@ -680,17 +695,19 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             SettingError: an argument is out of range, or `return_std` is asked of passes that
                 cannot differ.
         """
+        self._check_settings()  # some may have been set since
         passes = self.passes if passes is None else whole("passes", passes)
         if passes < 1:
             raise SettingError(f"passes is {passes}; 1 or more is needed")
         if return_std:
             check_draws(self, passes)
+        seed, strength = whole("seed", seed), number("strength", strength, STRENGTH)
         if not 0 <= strength <= 1:
-            raise SettingError(f"strength is {strength}; a number from 0 to 1 is needed")
+            raise SettingError(f"strength is {strength}; {STRENGTH} is needed")
         if nan not in ("error", "mask"):
             raise SettingError(f"nan is {nan!r}; 'error' or 'mask' is needed")
         batch, form = to_batch(image, value_range=self.value_range)
-        self._check_channels(batch, tuple(image.shape))
+        self._check_channels(batch, tuple(image.shape), is_array=form.is_array)
         bad = None
         if nan == "mask":
             bad = ~torch.isfinite(batch).all(1, keepdim=True)
@@ -699,6 +716,10 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             check_finite(batch)
         if form.is_float and self.value_range is None:
             warn_off_scale(batch)
+        elif "procedure" in self.fit_record:  # the model of the package
+            warn_of_empty_scale(batch, form)
+        if strength == 0 and bad is None and not return_std:
+            return image.detach().clone() if isinstance(image, Tensor) else np.array(image)
         device = next(self.backbone.parameters(), batch).device
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
@@ -729,21 +750,37 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         """
         return predict(self, [(filled, turn)], self.backbone)[0]
 
-    def _find_traits(self, channels_last: bool | None) -> Traits:
-        """Return what is registered of a named backbone, and what a trial shows of any other."""
+    def find_traits(self, channels_last: bool | None) -> Traits:
+        """Return what is registered of a named backbone; what is not, and of others, a trial shows.
+
+        Args:
+            channels_last: whether it takes that layout, where it is known.
+        """
         if self.backbone_name is None:
             return probe(self.backbone, self.channels)
         info = backbone_info(self.backbone_name, **self.backbone_args)
-        if channels_last is None:
-            channels_last = probe(self.backbone, self.channels).channels_last
-        return Traits(info.size_multiple, info.global_skip, channels_last, info.blind)
+        multiple, skip = info.size_multiple, info.global_skip
+        if multiple is not None and skip is not None and channels_last is not None:
+            return Traits(multiple, skip, channels_last, info.blind)
+        found = probe(self.backbone, self.channels, size_multiple=multiple)
+        return Traits(
+            found.size_multiple,
+            found.global_skip if skip is None else skip,
+            found.channels_last if channels_last is None else channels_last,
+            info.blind,
+        )
 
-    def _check_channels(self, batch: Tensor, came: tuple[int, ...]) -> None:
+    def _check_channels(
+        self, batch: Tensor, came: tuple[int, ...], *, is_array: bool = False
+    ) -> None:
         if batch.shape[1] != self.channels:
+            way = channels_hint(came, self.channels, is_array=is_array) or (
+                f"; make one with AsymmetricMaskDenoiser(..., channels={batch.shape[1]}) or "
+                "convert the picture"
+            )
             raise SizeError(
                 f"picture {came} has {batch.shape[1]} channels, the denoiser takes "
-                f"{self.channels}; make one with AsymmetricMaskDenoiser(..., "
-                f"channels={batch.shape[1]}) or convert the picture"
+                f"{self.channels}{way}"
             )
 
 

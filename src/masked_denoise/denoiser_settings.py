@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from torch import nn
@@ -62,6 +63,25 @@ class DenoiserSettings(nn.Module):
     @value_range.setter
     def value_range(self, limits: Sequence[float] | None) -> None:
         self._value_range = None if limits is None else range_of_values(limits)
+
+    @property
+    def train_stride(self) -> tuple[int, ...]:
+        """The strides in training, one of which every step takes; `train_strides`."""
+        return self.train_strides
+
+    @train_stride.setter
+    def train_stride(self, strides: int | Sequence[int]) -> None:
+        several = strides if isinstance(strides, Iterable) else (strides,)
+        self.train_strides = tuple(whole("train_stride", stride) for stride in several)
+
+    @property
+    def refine(self) -> Refinement | None:
+        """R3, or None for none of it; `refinement`."""
+        return self.refinement
+
+    @refine.setter
+    def refine(self, settings: Refinement | bool | None) -> None:
+        self.refinement = Refinement() if settings is True else settings or None
 
     @property
     def noise_level(self) -> tuple[NoiseLevel, ...] | None:
@@ -130,18 +150,15 @@ class DenoiserSettings(nn.Module):
         """Set what a preset, these settings and those given say; return the wish for `residual`."""
         recipe = {**named_preset(preset)["denoiser"], **settings, **self.given}
         self.scheme = recipe["scheme"]
-        strides = recipe["train_stride"]
-        strides = strides if isinstance(strides, Iterable) else (strides,)
-        self.train_strides = tuple(whole("train_stride", stride) for stride in strides)
+        self.train_stride = recipe["train_stride"]
         self.stride = whole("stride", recipe["stride"])
         self.passes = whole("passes", recipe["passes"])
-        refine = recipe["refine"]
-        self.refinement = Refinement() if refine is True else refine or None
+        self.refine = recipe["refine"]
         share = recipe["observation"]
         self.observation = share if share == "measured" else number("observation", share, _SHARE)
         self.chroma_radius = whole("chroma_radius", recipe["chroma_radius"])
         self.dct_threshold = number("dct_threshold", recipe["dct_threshold"], _THRESHOLD)
-        self.turns = bool(recipe["turns"])
+        self.turns = recipe["turns"]
         self._check_settings()
         residual: bool | str = recipe["residual"]
         return residual
@@ -166,14 +183,16 @@ class DenoiserSettings(nn.Module):
             PixelDownsample(stride)
         if not self.train_strides:
             raise SettingError("train_stride is empty; a stride, or several, is needed")
-        if not isinstance(self.passes, int) or self.passes < 1:
+        if not isinstance(self.turns, bool):
+            raise SettingError(f"turns is {self.turns!r}; True or False is needed")
+        if not isinstance(self.passes, Integral) or self.passes < 1:
             raise SettingError(f"passes is {self.passes!r}; 1 or more is needed")
-        if not isinstance(self.dct_threshold, int | float) or not 0 <= self.dct_threshold <= 1:
+        if not isinstance(self.dct_threshold, Real) or not 0 <= self.dct_threshold <= 1:
             raise SettingError(f"dct_threshold is {self.dct_threshold!r}; {_THRESHOLD} is needed")
-        if not isinstance(self.chroma_radius, int) or self.chroma_radius < 0:
+        if not isinstance(self.chroma_radius, Integral) or self.chroma_radius < 0:
             raise SettingError(
                 f"chroma_radius is {self.chroma_radius!r}; 0 pixels or more is needed"
             )
         share = 0.0 if self.observation == "measured" else self.observation
-        if not isinstance(share, int | float) or not 0 <= share < 1:
+        if not isinstance(share, Real) or not 0 <= share < 1:
             raise SettingError(f"observation is {self.observation!r}; {_SHARE} is needed")

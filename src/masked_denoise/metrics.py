@@ -7,6 +7,7 @@ or ``gaussian`` 11x11 with sigma 1.5, as in the paper that introduced SSIM).
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import PixelError, SettingError, SizeError, unknown_name
+from .values import DIM
 
 ImageLike = Tensor | npt.NDArray[Any]
 Window = Literal["uniform", "gaussian"]
@@ -33,7 +35,8 @@ def psnr(
             floating-point type.
         clean: The reference, of the same height, width and channels.
         data_range: White minus black in both images. By default each image is taken on its own
-            scale: an integer type from 0 to its largest value, floats from 0 to 1.
+            scale: an integer type from 0 to its largest value, floats from 0 to 1. A warning tells
+            where the values cannot be meant so.
         eight_bit: Clamp both to [0, 1], times 255, round; the numbers of papers are made so.
 
     Returns:
@@ -163,6 +166,9 @@ def _pair(
             "for example data_range=255 for floats from 0 to 255"
         )
     a, b = _standard(image, data_range), _standard(clean, data_range)
+    if data_range is None:
+        for x, stored in ((a, image), (b, clean)):
+            _warn_of_scale(x, stored)
     if a.shape != b.shape or (image.ndim == 4) != (clean.ndim == 4):
         raise SizeError(
             f"the image is {tuple(image.shape)} and its clean reference {tuple(clean.shape)}; "
@@ -172,6 +178,32 @@ def _pair(
     if eight_bit:
         a, b = ((x.clamp(0, 1) * 255).round() / 255 for x in (a, b))
     return a, b, image.ndim == 4
+
+
+def _warn_of_scale(x: Tensor, stored: ImageLike) -> None:
+    """Warn where an image, divided by the range of its dtype, cannot be on the 0..1 scale."""
+    dtype = str(stored.dtype).removeprefix("torch.")
+    if dtype == "uint8":
+        return
+    mean, top = float(x.mean()), float(x.max())
+    if dtype.startswith(("float", "bfloat")):
+        if not -0.25 <= mean <= 1.25:
+            told = (
+                f"floats from {float(x.min()):.6g} to {top:.6g} are taken to be on the 0..1 scale"
+            )
+            warnings.warn(
+                f"{told}, where they are not; divide both images by their white first, or give "
+                "data_range=...",
+                stacklevel=4,
+            )
+    elif 0 < top <= DIM:
+        white = float(torch.iinfo(getattr(torch, dtype)).max)
+        warnings.warn(
+            f"values of {dtype} up to {round(top * white)} are taken to be on its scale, where "
+            f"white is {white:.0f}: the numbers are far too good if it is not; divide both images "
+            "by their white first, or give data_range=...",
+            stacklevel=4,
+        )
 
 
 @torch.no_grad()

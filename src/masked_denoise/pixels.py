@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .checks import whole
 from .errors import SettingError, SizeError
 
 
@@ -80,11 +81,9 @@ class PixelDownsample:
     """
 
     def __init__(self, stride: int) -> None:
-        if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
-            raise SettingError(
-                f"stride is {stride!r}; it must be a whole number of pixels, 1 or more"
-            )
-        self.stride = stride
+        self.stride = whole("stride", stride)
+        if self.stride < 1:
+            raise SettingError(f"stride is {stride}; 1 pixel or more is needed")
 
     def __repr__(self) -> str:
         return f"PixelDownsample({self.stride})"
@@ -165,8 +164,8 @@ class PixelDownsample:
         if origin[0] % s or origin[1] % s:
             raise SettingError(f"origin {origin} must be a multiple of the stride, {s}")
         place = torch.empty(0, device=device).device
-        if isinstance(sample, int):
-            return _places(batch, size, sample, origin, s, place)
+        if not isinstance(sample, Tensor):
+            return _places(batch, size, whole("sample", sample), origin, s, place)
         if sample.shape != (batch,):
             raise SizeError(f"{sample.numel()} sample indices came for {batch} images")
         sample = sample.to(place, torch.int64).repeat_interleave(s * s).view(-1, 1, 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .checks import number, whole
 from .errors import SettingError
 
 
@@ -28,6 +29,11 @@ class Refinement:
     balanced: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "draws", whole("draws", self.draws))
+        object.__setattr__(self, "share", number("share", self.share))
+        for name in ("masked", "balanced"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingError(f"{name} is {getattr(self, name)!r}; True or False is needed")
         if self.draws < 1 or not 0 <= self.share < 1:
             raise SettingError(
                 f"refinement with draws={self.draws}, share={self.share}; draws >= 1 and a share "

@@ -135,6 +135,17 @@ def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
     return batch[0] if form.layout == "chw" else batch
 
 
+def channels_hint(shape: tuple[int, ...], channels: int, *, is_array: bool) -> str:
+    """Return what to do with a picture of such a shape where `channels` are needed, or nothing."""
+    if len(shape) != 3:
+        return ""
+    if is_array and shape[0] == channels:
+        return ". An array is (H, W, C): pass np.moveaxis(picture, 0, 2)"
+    if not is_array and shape[2] == channels:
+        return ". A tensor is (C, H, W): pass picture.permute(2, 0, 1)"
+    return ""
+
+
 def _other_dtype(came: str, way: str) -> str:
     accepted = ", ".join(_INTEGER_TOP)
     return (
@@ -192,6 +203,20 @@ def warn_off_scale(batch: Tensor) -> None:
             f"the image holds floats from {low:.6g} to {high:.6g}, which are taken to be on the "
             "scale from 0 to 1; give the denoiser the range of all such images, for example "
             f"denoiser.value_range = {likely}",
+            stacklevel=3,
+        )
+
+
+def warn_of_empty_scale(batch: Tensor, form: Form) -> None:
+    """Warn where integers of more than 8 bits leave most of their scale empty: they look black."""
+    top = float(batch.max()) if batch.numel() else 0.0
+    if form.is_deep and 0 < top <= DIM:
+        most = round(top * form.scale)
+        bits = max(most.bit_length(), 8)
+        warnings.warn(
+            f"the values of {form.dtype} reach {most} of {form.scale:.0f}, and the model, which "
+            "was trained on pictures that use their scale, takes them for nearly black; if white "
+            f"is lower, give floats: denoise(picture / {2**bits - 1})",
             stacklevel=3,
         )
 

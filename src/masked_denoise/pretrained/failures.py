@@ -111,6 +111,8 @@ def explain(error: Exception, request: Request) -> str:
         told = f"{type(error).__name__}: {_line(error)}"
     message = f"cannot {verb} {request.place.model.name if request.place.model else repository}"
     message += f": {told}"
+    if request.place.model is None and not request.writes and status is None:
+        message += f". (There is no folder {repository} on this machine either.)"
     if request.place.model is not None and not request.writes:
         message += f". {request.place.model.missing_message()}"
     return message

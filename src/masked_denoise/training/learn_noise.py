@@ -27,7 +27,7 @@ from ..values import ValueRange
 from .batches import Batches, windows_of
 from .distill import denoised, share_of_budget
 from .loop import as_before_if_nothing_learnt, train
-from .pictures import Array, range_of
+from .pictures import Array, range_of_windows
 from .settings import FitOptions, FitSettings
 from .simulated import SimulatedPairs, smaller
 from .states import check_output
@@ -72,7 +72,7 @@ def learn_noise(
         if not student.fit_record and "dct_threshold" not in student.given:
             student.dct_threshold = PHOTOGRAPHS
         if student.value_range is None:
-            student.value_range = _range_of(taken)
+            student.value_range = range_of_windows(taken)
         if options.device is not None:
             student.to(options.device)
         began = time.perf_counter()
@@ -161,12 +161,6 @@ def noise_like(pictures: Sequence[Array], value_range: ValueRange | None = None)
     usual = CameraNoise()
     strongest = ROOM * float(np.median(levels)) if levels else 0.0
     return replace(usual, sigma=(usual.sigma[0], min(max(usual.sigma[1], strongest), 1.0)))
-
-
-def _range_of(windows: Sequence[Array]) -> ValueRange | None:
-    """Return the range of the values where they are floats that leave [0, 1]."""
-    floats = [window.ravel()[::7] for window in windows if window.dtype.kind == "f"]
-    return range_of(np.concatenate(floats)) if floats else None
 
 
 def train_on_simulated(

@@ -106,7 +106,11 @@ def train(
     """
     name, arguments = denoiser.backbone_name, denoiser.backbone_args
     in_bf16 = name is not None and backbone_info(name, **arguments).trains_in_bf16
-    with held_memory(), borrowed_accelerator(settings, options, in_bf16=in_bf16) as accelerator:
+    with (
+        held_memory(),
+        torch.enable_grad(),
+        borrowed_accelerator(settings, options, in_bf16=in_bf16) as accelerator,
+    ):
         accelerator.wait_for_everyone()  # an earlier run may still be writing
         with as_before_if_nothing_learnt(denoiser):
             trainer = _prepared(kind, denoiser, make_batches, settings, options, given, accelerator)

@@ -109,7 +109,11 @@ def split(image: Tensor | Array, channels: int, what: str = "the picture") -> li
     """
     is_array = isinstance(image, np.ndarray)
     array = image if isinstance(image, np.ndarray) else _to_numpy(image)
-    to_batch(np.zeros((1, 1), array.dtype))  # raises PixelError for a dtype that cannot be used
+    # They raise PixelError for a dtype that cannot be used.
+    if isinstance(image, Tensor):
+        to_batch(image.new_zeros(1, 1, 1))
+    else:
+        to_batch(np.zeros((1, 1), image.dtype))
     if 0 in array.shape:
         raise SizeError(f"{what} has shape {tuple(array.shape)}; no side may be empty")
     if array.ndim == 2 and channels == 1:
@@ -261,6 +265,12 @@ def range_of(values: Array) -> ValueRange | None:
     if low >= -SLACK and high <= 1 + SLACK:
         return None
     return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def range_of_windows(windows: Sequence[Array]) -> ValueRange | None:
+    """Return the range of the values where they are floats that leave [0, 1]; of every seventh."""
+    floats = [window.ravel()[::7] for window in windows if window.dtype.kind == "f"]
+    return range_of(np.concatenate(floats)) if floats else None
 
 
 def check_picture(array: Array, what: str) -> None:

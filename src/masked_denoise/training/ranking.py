@@ -25,7 +25,7 @@ from ..colour import LUMA
 from ..errors import DataError, SettingError
 from ..hashing import Key, Purpose, hash_key
 from .batches import windows_of
-from .pictures import Array
+from .pictures import Array, range_of_windows
 from .simulated import smaller
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def rank_models(
         seed: of windows, noise and masks.
 
     Raises:
-        DataError: there is no model.
+        DataError: there is no model, or the pictures hold floats of another range.
         SettingError: the models are for other numbers of channels than 1 or 3, or differ; the
             reference is for another number; megapixels is not above 0.
         DataError, SizeError, PixelError, ImageReadError: the pictures cannot be used.
@@ -97,6 +97,12 @@ def rank_models(
     if not megapixels > 0:
         raise SettingError(f"megapixels is {megapixels}; a number above 0 is needed")
     windows = windows_of(noisy, like.channels, megapixels, seed)
+    found = range_of_windows(windows) if like.value_range is None else None
+    if found is not None:
+        raise DataError(
+            f"the pictures hold floats from {found[0]:.6g} to {found[1]:.6g}, the models take 0 to "
+            f"1; divide the pictures by their white, or set model.value_range = {found} for all"
+        )
     reference = reference or _shipped(like)
     if reference.channels != like.channels:
         raise SettingError(
@@ -171,6 +177,14 @@ def _luma_deviation(noisy: Pixels, clean: Pixels) -> float:
 
 def _alike(models: Mapping[str, AsymmetricMaskDenoiser]) -> AsymmetricMaskDenoiser:
     """Return one of the models, of which all take the same pictures."""
+    from ..denoiser import AsymmetricMaskDenoiser
+
+    named = isinstance(models, Mapping)
+    if not named or not all(isinstance(m, AsymmetricMaskDenoiser) for m in models.values()):
+        raise SettingError(
+            "models must be denoisers by name: {'mine': denoiser}; from_pretrained makes one of a "
+            "folder"
+        )
     if not models:
         raise DataError("there are no models to rank; one is needed")
     found = {(model.channels, model.value_range) for model in models.values()}

@@ -69,8 +69,9 @@ class FitSettings:
         _one_of("optimizer", self.optimizer, ("adamw", "muon", "auto"))
         _one_of("mixed_precision", self.mixed_precision, ("no", "fp16", "bf16", "auto"))
         _one_of("keep", self.keep, ("auto", "best", "last"))
-        if not isinstance(self.compile, bool):
-            raise SettingError(f"compile is {self.compile!r}; True or False is needed")
+        for name in ("compile", "augment"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingError(f"{name} is {getattr(self, name)!r}; True or False is needed")
         share = self.smooth_steps
         if share < 0 or (share >= 1 and share != int(share)):
             raise SettingError(
@@ -143,6 +144,8 @@ class FitOptions:
                 raise SettingError(f"{name} is {value!r}; a number of steps, 1 or more, is needed")
         if self.validation is not None and self.validation is not False:
             object.__setattr__(self, "validation", clean_pairs(self.validation))
+        if self.callback is not None and not callable(self.callback):
+            raise SettingError(f"callback is {self.callback!r}; a function of one dict is needed")
         if self.resume is True and self.output is None:
             raise SettingError("resume=True needs output=..., the folder of the run to go on with")
 
