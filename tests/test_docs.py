@@ -157,8 +157,7 @@ def test_python_code_runs(
         try:
             exec(compile(code, f"{name(page)}, block {number + 1}", "exec"), space)
         except Exception as error:
-            error.add_note(f"in {name(page)}, Python block {number + 1}:\n{code}")
-            raise
+            raise AssertionError(f"in {name(page)}, Python block {number + 1}:\n{code}") from error
     if "fit(" in page.read_text():
         assert tiny_budget
 

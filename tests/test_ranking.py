@@ -139,7 +139,7 @@ def test_adapt_saves_what_it_keeps(noisy: NDArray[np.uint8], tmp_path: Path) -> 
         noisy, steps=4, progress=False, validation=False, crop=64, output=tmp_path / "model"
     )
     saved = AsymmetricMaskDenoiser.from_pretrained(tmp_path / "model")
-    assert saved.fit_record["adaptation"]["kept"] in ("before", "after")
+    assert saved.fit_record["adaptation"] == student.fit_record["adaptation"]
     assert np.array_equal(saved.denoise(noisy), student.denoise(noisy))
 
 
