@@ -650,6 +650,24 @@ def test_train_refuses_what_cannot_work_at_once(tmp_path: Path) -> None:
         assert not model.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--model", "camera-smal"], "did you mean 'camera-small'"),
+        (["--backbone", "fast-unett"], "did you mean 'fast-unet'"),
+        (["--preset", "amsnett"], "did you mean 'amsnet'"),
+    ],
+)
+def test_a_wrong_name_is_told_before_anything_else(
+    tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    save(tmp_path / "a.png")
+    save(tmp_path / "out" / "a.png")  # exists already
+    assert told in words(
+        run("denoise", tmp_path / "a.png", "-o", tmp_path / "out", *arguments, code=2)
+    )
+
+
 def test_the_model_of_the_package_takes_grey_pictures_everywhere(tmp_path: Path) -> None:
     for name in "ab":
         save(tmp_path / "noisy" / f"{name}.png", alike(picture(60, 64)))

@@ -138,6 +138,7 @@ def denoise(
     told = {"--fit": minutes, "--backbone": backbone, "--preset": preset}
     fitting = {name: value for name, value in told.items() if value is not None}
     _check_clash(model, adapt, fitting, save_model)
+    _check_names(model, backbone, preset)
     if preview and report is not None:
         raise typer.BadParameter("--preview writes no --report; give one of them")
     if minutes is None and (backbone or preset):
@@ -176,6 +177,22 @@ def _check_clash(
         raise typer.BadParameter(f"--model is used as it is; leave out {', '.join(fitting)}")
     if save_model is not None and model is not None and adapt is None:
         raise typer.BadParameter("--model is used as it is; leave out --save-model")
+
+
+def _check_names(model: str | None, backbone: str | None, preset: str | None) -> None:
+    """Raise for a name that is not known, before whatever else may be wrong."""
+    if model is not None:
+        from ..pretrained.place import find_place
+
+        find_place(model)
+    if backbone is not None:
+        from ..backbones import backbone_info
+
+        backbone_info(backbone)
+    if preset is not None:
+        from ..presets import preset as named_preset
+
+        named_preset(preset)
 
 
 def _denoise(request: Request, plan: Plan) -> bool:
