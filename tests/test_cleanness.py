@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from typer.testing import CliRunner
 
 from masked_denoise.camera_noise import CameraNoise
@@ -101,6 +103,34 @@ def test_a_drawing_is_clean(background: int) -> None:
     drawing[8:-8:16, ::3] = 0  # rows of strokes, such as letters have
     drawing[16:-8:16, 2:-20:7] = (30, 60, 160)
     assert was_clean(drawing, load_shipped().denoise(drawing))
+
+
+@pytest.mark.parametrize(("ground", "ink"), [("white", "black"), ((30, 31, 40), (90, 200, 240))])
+def test_a_page_full_of_text_is_clean(ground: Any, ink: Any) -> None:
+    page = Image.new("RGB", (400, 300), ground)
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    for row in range(17):
+        draw.text((4, 18 * row), "for image in noisy: denoise(image, strength=1.0)", ink, font)
+    pixels = np.asarray(page)
+    assert was_clean(pixels, load_shipped().denoise(pixels))
+    grain = np.random.default_rng(0).normal(0, 4, pixels.shape)
+    scanned = (pixels * 0.8 + 20 + grain).clip(0, 255).astype(np.uint8)
+    assert not was_clean(scanned, load_shipped().denoise(scanned))
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (8, 9, 3)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_picture_of_one_colour_is_clean(shape: tuple[int, ...], dtype: str) -> None:
+    pixels = np.full(shape, 200, dtype)
+    assert was_clean(pixels, pixels + 1)
+
+
+def test_a_photograph_that_was_compressed_much_is_no_drawing() -> None:
+    noisy, _ = _noisy("lighthouse", 5)
+    data = io.BytesIO()
+    Image.fromarray(noisy).save(data, "JPEG", quality=40)
+    pixels = np.asarray(Image.open(data))
+    assert not was_clean(pixels, load_shipped().denoise(pixels))
 
 
 def test_a_model_of_the_package_by_name_takes_grey_and_colour(tmp_path: Path) -> None:
