@@ -235,7 +235,7 @@ def test_survey_tells_form_and_groups_by_kind(photos: Path) -> None:
     assert pictures[1] == Picture(files[1], 32, 40, 1, "uint16", True, pictures[1].brightest)
     assert pictures[2] == Picture(colour, 20, 30, 3, "uint8", True, pictures[2].brightest)
     assert 0.5 < pictures[1].brightest <= 1
-    assert pictures[3].brightest == 1
+    assert pictures[3].brightest == np.load(two).max()
     groups = by_kind(pictures)
     assert [(*kind, len(group)) for kind, group in groups.items()] == [
         (1, "integers", 2), (2, "floats", 1), (3, "integers", 1),
@@ -253,6 +253,12 @@ def test_pictures_are_of_one_kind_where_they_share_a_scale() -> None:
         Kind(1): [grey], Kind(3, "dim"): [dark], Kind(3, "floats"): [floats], Kind(3): [photo],
     }  # fmt: skip
     assert by_kind([photo, dark, bright]) == {Kind(3): [photo, dark, bright]}
+    nearly_black = picture("uint16", 4095 / 65535)
+    assert by_kind([bright, nearly_black]) == {Kind(3): [bright], Kind(3, "dim"): [nearly_black]}
+    counts, faint = picture("float32", 62000.0), picture("float32", 1e-7)
+    assert by_kind([floats, counts, faint]) == {
+        Kind(3, "floats"): [floats], Kind(3, "counts"): [counts], Kind(3, "faint"): [faint],
+    }  # fmt: skip
     assert list(map(str, by_kind([photo, dark, floats]))) == [
         "dim colour",
         "colour float",

@@ -307,7 +307,7 @@ def test_a_kind_of_picture_is_not_denoised_as_another(
     text = words(run("denoise", tmp_path / "in", "-o", tmp_path / "out"))
     assert "dim.tif gets a model of its own: camera-small is for" in text
     assert "depth.npy gets a model of its own: camera-small is for" in text
-    assert "dim colour and colour float pictures: each kind gets" in text
+    assert "colour count and dim colour pictures: each kind gets" in text
     assert tree(tmp_path / "out") == ["depth.npy", "dim.tif", "photo.png"]
     usual = AsymmetricMaskDenoiser.from_pretrained("camera-small")
     expected = usual.denoise(read_image(photo).pixels)
@@ -317,7 +317,7 @@ def test_a_kind_of_picture_is_not_denoised_as_another(
     found = read_image(tmp_path / "out" / depth.name).pixels
     assert 0 < np.abs(found - read_image(depth).pixels).max() < 20  # on their own scale
     text = words(run("denoise", tmp_path / "in", "-o", tmp_path / "adapted", "--adapt", 1, code=2))
-    assert "dim.tif and pictures like it (dim colour) are none that camera-small" in text
+    assert "depth.npy and pictures like it (colour count) are none that camera-small" in text
 
 
 def test_independent_noise_gets_a_network_of_its_own(
@@ -648,6 +648,43 @@ def test_train_refuses_what_cannot_work_at_once(tmp_path: Path) -> None:
     for arguments, message in refused:
         assert message in words(run("train", *arguments, code=2)), arguments
         assert not model.exists()
+
+
+def test_files_of_other_formats_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png")
+    for name in ("b.HEIC", "c.CR2", "notes.txt", ".d.bmp"):
+        (tmp_path / "in" / name).write_text("something")
+    text = words(run("denoise", tmp_path / "in", "-o", tmp_path / "out"))
+    assert "not read, as of another format:" in text
+    assert "b.HEIC" in text
+    assert "c.CR2" in text
+    assert "notes.txt" not in text
+    assert ".d.bmp" not in text
+    assert "Denoised 1 picture" in text
+
+
+def test_a_folder_is_not_scored_against_itself(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    assert "hold the same files" in words(run("evaluate", tmp_path, tmp_path, code=2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["denoise", "", "-o", "out"], 2, "an argument is empty"),
+        (["denoise", "a.png", "-o", ""], 2, "an argument is empty"),
+        (["denoise", "a.png", "-o", "out", "--suffix", ""], 0, "Denoised 1 picture"),
+    ],
+)
+def test_an_empty_argument_is_not_the_present_folder(
+    tmp_path: Path, arguments: list[str], code: int, told: str
+) -> None:
+    save(tmp_path / "a.png", picture(20, 20, 3))
+    done = subprocess.run(
+        [sys.executable, "-m", "masked_denoise", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, told in done.stdout + done.stderr) == (code, True)
 
 
 @pytest.mark.parametrize(

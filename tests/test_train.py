@@ -860,6 +860,14 @@ def test_a_picture_must_have_room_for_the_stride_that_may_be_taken() -> None:
     assert denoiser.train_strides == (2,)
 
 
+@pytest.mark.parametrize("scale", [1e-7, 0.05, 4000.0])
+def test_the_range_of_floats_is_measured_where_they_are_not_on_that_scale(scale: float) -> None:
+    pictures = scale * np.random.default_rng(0).random((2, 96, 96, 3)).astype(np.float32)
+    denoiser = make().fit(list(pictures), steps=1, **FAST)
+    assert denoiser.value_range == pytest.approx((0, scale), abs=0.01 * scale)
+    assert np.ptp(denoiser.denoise(pictures[0])) < 2 * scale
+
+
 @pytest.mark.parametrize("form", ["float", "range", "deep"])
 def test_fit_decides_alike_on_any_scale(form: str) -> None:
     pictures = np.random.default_rng(0).random((2, 96, 96, 3)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -48,7 +49,12 @@ class Commands(TyperGroup):
             Terminal().error(error)
             raise typer.Exit(WRONG) from error
         except KeyboardInterrupt as error:
-            Terminal().error("stopped with Ctrl-C; files that were written are whole")
+            rest = (
+                "; --skip-existing goes on with the rest"
+                if ctx.invoked_subcommand == "denoise"
+                else ""
+            )
+            Terminal().error(f"stopped with Ctrl-C; no file is half written{rest}")
             raise typer.Exit(INTERRUPTED) from error
 
 
@@ -100,4 +106,10 @@ def _common(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    words = sys.argv[1:]
+    if any(
+        not word and before != "--suffix" for before, word in zip(["", *words], words, strict=False)
+    ):
+        Terminal().error("an argument is empty, as of a variable that is not set; give all of them")
+        sys.exit(WRONG)
     app(prog_name="masked-denoise")

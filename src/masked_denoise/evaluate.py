@@ -17,7 +17,6 @@ from .errors import DataError, MaskedDenoiseError, PixelError
 from .images import find_images, read_image
 from .jobs.survey import Failure
 from .metrics import score
-from .values import channels_of
 
 Array = NDArray[Any]
 Denoise = Callable[[Array], Array]
@@ -118,6 +117,10 @@ def find_pairs(images: str | Path, clean: str | Path) -> Pairing:
     if images.is_file() and clean.is_file():
         return Pairing((Pair(images.name, images, clean),), (), ())
     pairing = pair_files(find_images(images), find_images(clean))
+    if not pairing.pairs and not (pairing.unpaired_images and pairing.unpaired_clean):
+        raise DataError(
+            f"{images} and {clean} hold the same files, and a picture is not compared with itself"
+        )
     if not pairing.pairs:
         raise DataError(
             f"no file of {images} has the stem of one in {clean}, also without _real, _mean, "
@@ -173,7 +176,7 @@ def evaluate_pairs(
     pairs: Iterable[Pair],
     *,
     denoise: Denoise | None = None,
-    value_range: ValueRange | Mapping[int, ValueRange | None] | None = None,
+    value_range: ValueRange | Mapping[Path, ValueRange | None] | None = None,
     on_score: Callable[[Pair], None] | None = None,
 ) -> Evaluation:
     """Return PSNR and SSIM of every picture against its clean one, alpha left aside.
@@ -182,8 +185,8 @@ def evaluate_pairs(
         pairs: from `find_pairs`; a pair that cannot be scored becomes a failure.
         denoise: called with the stored pixels, (H, W) or (H, W, C), returns them denoised; those
             are scored, and the input beside them. None scores the pictures as they are.
-        value_range: (black, white) of float pictures, or that by their number of channels; (0, 1)
-            where not given.
+        value_range: (black, white) of float pictures, or that of each by its path; (0, 1) where
+            not given.
         on_score: called with every pair when it is done.
     """
     scores, failures = [], []
@@ -200,11 +203,11 @@ def evaluate_pairs(
 def _score(
     pair: Pair,
     denoise: Denoise | None,
-    value_range: ValueRange | Mapping[int, ValueRange | None] | None,
+    value_range: ValueRange | Mapping[Path, ValueRange | None] | None,
 ) -> Score:
     noisy, clean = read_image(pair.image).pixels, read_image(pair.clean).pixels
     if isinstance(value_range, Mapping):
-        value_range = value_range.get(channels_of(clean))
+        value_range = value_range.get(pair.image)
     unit = _unit(clean, value_range, pair.clean)
     before = score(_unit(noisy, value_range), unit)
     if denoise is None:

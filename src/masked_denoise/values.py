@@ -28,6 +28,9 @@ _INTEGER_TOP = {
 
 
 _DOUBLE = ("uint32", "int32", "float64")  # do not fit into float32
+BLACK = 0.07
+"""Integers of more than 8 bits all of which are below this share of their scale have 12 bits or
+less: no photograph is so dark."""
 DIM = 0.3
 """Integers of more than 8 bits none of which is above this share of their scale leave it empty: the
 brightest pixel of 14 bits stored in 16 stands at a quarter."""

@@ -16,15 +16,16 @@ from .preview import show_preview
 from .terminal import Terminal, counted, duration, number, plain
 
 if TYPE_CHECKING:
+    from ..denoiser import AsymmetricMaskDenoiser
     from ..jobs.batch import Summary
     from ..jobs.plan import Plan, Task
     from ..jobs.survey import Picture
     from ..report.page import ReportEntry
     from ..values import ValueRange
-    from .job import Given, Models
+    from .job import Given
 
     Partners = Mapping[Path, Path]  # clean picture by source
-    Ranges = Mapping[int, ValueRange | None]  # of float values, by channels
+    Ranges = Mapping[Path, ValueRange | None]  # of float values, by source and result
 
 HELP = """Denoise pictures: PNG, JPEG, TIFF or NPY, grey, colour or any number of channels.
 
@@ -133,6 +134,7 @@ def denoise(
     quiet: options.Quiet = False,
 ) -> None:
     """Denoise pictures; users read `HELP`."""
+    from ..images import other_images
     from ..jobs.plan import make_plan
 
     told = {"--fit": minutes, "--backbone": backbone, "--preset": preset}
@@ -145,6 +147,7 @@ def denoise(
         minutes = FIT_MINUTES
     existing = "overwrite" if preview else options.existing(overwrite, skip_existing)
     plan = make_plan(inputs, output, suffix=suffix, format=format, existing=existing)
+    Terminal(quiet).warn_files(other_images(inputs), "not read, as of another format")
     options.check_new_file(report, "--report", existing != "error")
     if save_model is not None and not preview:
         options.check_new_folder(save_model, "--save-model", overwrite)
@@ -222,7 +225,7 @@ def _denoise(request: Request, plan: Plan) -> bool:
     failed = len(failures) + len(lost) + len(summary.failures)
     _tell(terminal, summary, failed)
     results = [*plan.skipped, *(done.task for done in summary.done)]
-    ranges = _float_ranges(given, models)
+    ranges = _float_ranges(results, takes, given)
     _tell_scores(terminal, results, partners, ranges)
     if request.report is not None and results:
         _report(request.report, results, partners, ranges, summary)
@@ -280,15 +283,23 @@ def _tell(terminal: Terminal, summary: Summary, failed: int) -> None:
         terminal.error(f"{failed} file{'s' * (failed > 1)} could not be denoised, see above")
 
 
-def _float_ranges(given: Given, models: Models) -> Ranges:
-    """Return the range of float values that a model was made for, by channels."""
-    ranges = {channels: denoiser.value_range for channels, denoiser in given.items()}
-    ranges.update({
-        kind.channels: denoiser.value_range
-        for kind, denoiser in models.items()
-        if kind.values == "floats"
-    })  # fmt: skip
-    return ranges
+def _float_ranges(
+    tasks: Sequence[Task], takes: Mapping[Path, AsymmetricMaskDenoiser], given: Given
+) -> Ranges:
+    """Return the range of float values that the model of each picture was made for.
+
+    Args:
+        tasks: their sources and targets are told.
+        takes: the model of each source; where there is none, another's range is taken.
+        given: the model that was named, by its channels; or none.
+    """
+    known = (model.value_range for model in (*takes.values(), *given.values()))
+    usual = next((one for one in known if one is not None), None)
+    return {
+        place: takes[task.source].value_range if task.source in takes else usual
+        for task in tasks
+        for place in (task.source, task.target)
+    }
 
 
 def _tell_scores(
@@ -322,7 +333,6 @@ def _report(
     """Write the page."""
     from ..images import read_image
     from ..report.page import ReportEntry, write_report
-    from ..values import channels_of
 
     seconds = {done.task: done.seconds for done in summary.done}
 
@@ -335,7 +345,7 @@ def _report(
                 denoised,
                 read_image(partners[task.source]).pixels if task.source in partners else None,
                 {"Seconds": seconds[task]} if task in seconds else {},
-                ranges.get(channels_of(noisy)) if noisy.dtype.kind == "f" else None,
+                ranges[task.source] if noisy.dtype.kind == "f" else None,
             )
 
     write_report(path, entries())

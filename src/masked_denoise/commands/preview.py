@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..pretrained.shipped import DEFAULT_MODEL
 from .job import Request, given_models, leaves_clean, look_at, ready_models, training_minutes
 from .terminal import counted, duration, plain
 
@@ -59,6 +60,8 @@ def show_preview(request: Request, plan: Plan) -> bool:
         f"The whole job will take about [bold]{duration(fitting + work)}[/bold]: {fitted}{count} "
         f"at {speed}."
     )
+    if request.minutes is not None and not request.own_network:
+        say(f"It shows the fitted model; the job takes {DEFAULT_MODEL} where that does better.")
     if fitting > 60 * short:
         say(f"The preview was trained for {duration(60 * short)} only: the job comes out better.")
     return bool(failures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..atomic import write_whole
@@ -27,6 +27,14 @@ SUFFIXES = {
     ".tiff": "tiff",
     ".npy": "npy",
 }
+
+
+OTHER_SUFFIXES = (
+    ".gif", ".webp", ".bmp", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".exr", ".hdr", ".dng",
+    ".ppm", ".pgm", ".tga", ".psd", ".pdf", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2",
+    ".pef", ".czi", ".lif", ".nd2",
+)  # fmt: skip
+"""Of images that are not read."""
 
 
 def read_image(path: str | Path) -> ImageFile:
@@ -115,14 +123,26 @@ def find_images(
     return list(found.values())
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+def other_images(inputs: Iterable[str | Path]) -> list[Path]:
+    """Return the images in the given folders that `find_images` passes over, of other formats."""
+    return [
+        file
+        for given in inputs
+        if Path(given).is_dir()
+        for file in _walk(Path(given), recursive=True, suffixes=OTHER_SUFFIXES)
+    ]
+
+
+def _walk(
+    folder: Path, recursive: bool, suffixes: Collection[str] = SUFFIXES.keys()
+) -> Iterator[Path]:
     def unlisted(error: OSError) -> None:
         raise ImageReadError(f"cannot list {error.filename}: {error.strerror}") from error
 
     for place, folders, files in os.walk(folder, onerror=unlisted):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
         for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
                 yield Path(place, name)
 
 
@@ -161,7 +181,7 @@ def output_path(
     else:
         wanted = SUFFIXES.get(f".{format.lower().lstrip('.')}")
         if wanted is None:
-            raise unknown_name("format", format, SUFFIXES.values())
+            raise unknown_name("format", format, set(SUFFIXES.values()))
     if Path(suffix).name != suffix:
         raise SettingError(f"suffix is {suffix!r}; it must be part of a file name, without / or \\")
     try:
@@ -197,6 +217,8 @@ def output_paths(
         place = place_of(target)
         if place in sources:
             hint = "give another output folder with -o, or a suffix, for example --suffix _clean"
+            if suffix:
+                hint = "give another folder with -o, another suffix, or keep it (--skip-existing)"
             raise SettingError(f"the result of {file} would replace {sources[place]}; {hint}")
         if place in taken:
             hint = "rename one or denoise them into different folders"

@@ -9,12 +9,7 @@ from pathlib import Path
 
 from ..atomic import try_folder, write_whole
 from ..errors import DataError, ImageWriteError, SettingError
-from ..images import SUFFIXES, find_images, output_path, output_paths
-
-OTHER_SUFFIXES = (
-    ".gif", ".webp", ".bmp", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".exr", ".hdr", ".dng",
-    ".ppm", ".pgm", ".tga", ".psd", ".pdf",
-)  # fmt: skip
+from ..images import OTHER_SUFFIXES, SUFFIXES, find_images, output_path, output_paths
 
 
 @dataclass(frozen=True)

@@ -14,27 +14,34 @@ import numpy as np
 
 from ..errors import MaskedDenoiseError, PixelError, SettingError, SizeError
 from ..images import ImageFile, read_image
-from ..values import DIM, channels_of
+from ..values import BLACK, DIM, channels_of
+
+WHITE = 2.0  # of floats: noise reaches beyond 1
 
 
 class Kind(NamedTuple):
     """What pictures have in common that one model takes: channels, and how their values are meant.
 
     Integers fill the scale of their type; `dim` ones, of more than 8 bits, leave its upper part
-    empty, as 12 bits stored in 16 do; what values floats have, only the pictures tell.
+    empty, as 12 bits stored in 16 do; floats lie between 0 and 1, or are `counts` or `faint`, on a
+    scale that only the pictures tell.
     """
 
     channels: int
-    values: Literal["integers", "dim", "floats"] = "integers"
+    values: Literal["integers", "dim", "floats", "counts", "faint"] = "integers"
 
     def __str__(self) -> str:
         """Return what such pictures are called.
 
-        >>> [str(Kind(1)), str(Kind(2, "floats")), str(Kind(3, "dim"))]
-        ['grey', '2-channel float', 'dim colour']
+        >>> [str(Kind(1)), str(Kind(2, "floats")), str(Kind(3, "dim")), str(Kind(1, "counts"))]
+        ['grey', '2-channel float', 'dim colour', 'grey count']
         """
         colours = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
-        return {"dim": f"dim {colours}", "floats": f"{colours} float"}.get(self.values, colours)
+        names = {
+            "dim": f"dim {colours}", "floats": f"{colours} float",
+            "counts": f"{colours} count", "faint": f"faint {colours} float",
+        }  # fmt: skip
+        return names.get(self.values, colours)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Picture:
     """A file that can be used: (H, W) or (H, W, C) pixels of type `dtype`, alpha not counted.
 
     `finite` is False where pixels are NaN or infinite and that was allowed; `brightest` is the
-    highest value over that of the type, 1 for floats.
+    highest value over that of the type, of floats the highest.
     """
 
     path: Path
@@ -121,7 +128,8 @@ def by_kind(pictures: Sequence[Picture]) -> dict[Kind, list[Picture]]:
     """Return the pictures by their kind, the fewest channels first.
 
     Those of 16 bits are dim where all of as many channels are: one dark picture among others is
-    just dark.
+    just dark, unless it is nearly black (`BLACK`). Floats are counts where they go far beyond 1,
+    and faint where they use next to nothing of the scale from 0 to 1.
     """
     brightest: dict[int, float] = {}
     for one in pictures:
@@ -131,8 +139,9 @@ def by_kind(pictures: Sequence[Picture]) -> dict[Kind, list[Picture]]:
     for one in pictures:
         kind = Kind(one.channels)
         if one.dtype.startswith("float"):
-            kind = Kind(one.channels, "floats")
-        elif one.dtype == "uint16" and brightest[one.channels] <= DIM:
+            faint, beyond = one.brightest < BLACK, one.brightest > WHITE
+            kind = Kind(one.channels, "faint" if faint else "counts" if beyond else "floats")
+        elif one.dtype == "uint16" and (brightest[one.channels] <= DIM or one.brightest <= BLACK):
             kind = Kind(one.channels, "dim")
         groups.setdefault(kind, []).append(one)
     return {kind: groups[kind] for kind in sorted(groups)}
@@ -143,7 +152,11 @@ def _picture(path: Path, image: ImageFile) -> Picture:
     channels = channels_of(pixels)
     finite = pixels.dtype.kind != "f" or bool(np.isfinite(pixels).all())
     top = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else None
-    brightest = 1.0 if top is None else float(pixels.max()) / top
+    if top is None:
+        values = pixels[np.isfinite(pixels)]
+        brightest = float(values.max()) if values.size else 1.0
+    else:
+        brightest = float(pixels.max()) / top
     height, width = pixels.shape[:2]
     return Picture(path, height, width, channels, pixels.dtype.name, finite, brightest)
 

@@ -508,7 +508,8 @@ class Trainer:
         self._find_noise_level()
         self._save_model()
         if self.stopped == "interrupted":
-            self.tell(f"stopped after {self.step} steps; the model is kept")
+            kept = "; the model is kept" if self.files.folder is not None else ""
+            self.tell(f"stopped after {self.step} steps{kept}")
         elif self.stopped == "worse":
             self.tell(f"the validation score got worse; stopped after {self.step} steps")
 

@@ -71,8 +71,8 @@ def find_range(denoiser: AsymmetricMaskDenoiser, batches: Batches) -> str | None
         return None
     low, high = denoiser.value_range
     return (
-        f"the values leave [0, 1]: measured value_range=({low:.6g}, {high:.6g}), which the "
-        "denoiser keeps"
+        f"the values leave [0, 1], or nearly all of it: measured value_range=({low:.6g}, "
+        f"{high:.6g}), which the denoiser keeps"
     )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import DataError, ImageReadError, PixelError, SizeError
 from ..hashing import Key, Purpose, hash_key
-from ..values import ValueRange, to_batch
+from ..values import BLACK, ValueRange, to_batch
 
 Array = NDArray[Any]
 Paths = str | Path | Iterable[str | Path]
@@ -256,13 +256,13 @@ def measured_range(pictures: Pictures) -> ValueRange | None:
 def range_of(values: Array) -> ValueRange | None:
     """Return the 0.1 and 99.9 percentiles of floats, None where they lie in [0, 1] or nearly so.
 
-    Values that are not finite do not count.
+    They do not where they use next to nothing of it. Values that are not finite do not count.
     """
     values = values[np.isfinite(values)]
     if not values.size:
         return None
     low, high = (float(v) for v in np.quantile(values, (0.001, 0.999)))
-    if low >= -SLACK and high <= 1 + SLACK:
+    if low >= -SLACK and BLACK <= high <= 1 + SLACK:
         return None
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
