@@ -24,8 +24,9 @@ def main(folder: Path | None = None, out: Path = Path("out"), minutes: float = 2
     denoiser = AsymmetricMaskDenoiser(channels=1 if first.ndim == 2 else first.shape[2])
     denoiser.fit(files, minutes=minutes)  # measures the noise, and decides by it
     print(f"recipe {denoiser.preset}, stride {denoiser.train_strides[0]} in training")
+    scale = denoiser.value_range or (0, 65535)  # what counts as 0 and 1
     for slope, offset in denoiser.noise_level or ():
-        print(f"variance of the noise: {slope:.3g} * value + {offset:.3g}, where white is 1")
+        print(f"variance of the noise: {slope:.3g} * value + {offset:.3g}, on the scale of {scale}")
 
     for file in files:
         clean = denoiser.denoise(read_image(file).pixels)  # 16 bits stay 16 bits

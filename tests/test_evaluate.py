@@ -21,7 +21,7 @@ from masked_denoise.evaluate import (
     pair_files,
     pair_name,
 )
-from masked_denoise.images import find_images
+from masked_denoise.images import ImageFile, find_images, write_image
 
 RANDOM = np.random.default_rng(5)
 
@@ -199,3 +199,12 @@ def test_scores_agree_with_the_tool_of_the_tables(shared: Path) -> None:
         assert score.psnr == pytest.approx(tool.psnr(image, clean), abs=1e-6)
         expected = structural_similarity(image, clean, channel_axis=2)
         assert score.ssim == pytest.approx(expected, abs=1e-6)
+
+
+def test_counts_are_scored_on_their_own_scale(tmp_path: Path) -> None:
+    clean = np.random.default_rng(0).integers(0, 3600, (16, 16)).astype(np.uint16)
+    for name, pixels in (("clean", clean), ("noisy", clean + np.uint16(40))):
+        write_image(tmp_path / f"{name}.tif", ImageFile(pixels))
+    pairs = [Pair("a", tmp_path / "noisy.tif", tmp_path / "clean.tif")]
+    found = evaluate_pairs(pairs, value_range={tmp_path / "noisy.tif": (0.0, 4000.0)})
+    assert found.scores[0].psnr == pytest.approx(40, abs=0.2)

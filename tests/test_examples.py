@@ -91,6 +91,6 @@ def test_micrographs(tmp_path: Path) -> None:
     Image.fromarray(counts).save(tmp_path / "in" / "cells.tif")
     said = run("05_micrographs.py", tmp_path / "in", tmp_path / "out", MOMENT)
     assert "recipe independent, stride 1" in said
-    assert "variance of the noise: 0.00" in said
+    assert "variance of the noise: 0.03" in said  # 200 over the range of the counts, about 6000
     assert shape(tmp_path / "out" / "clean" / "cells.tif") == (120, 96)
     assert shape(tmp_path / "out" / "before_after.png")[0] > 2 * 120

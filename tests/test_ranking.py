@@ -188,7 +188,7 @@ def test_the_command_warns_of_models_that_the_test_favours(
 
 def test_pictures_on_another_scale_are_told() -> None:
     model = AsymmetricMaskDenoiser("fast-student", preset="student").eval()
-    with pytest.raises(DataError, match=r"floats from 0.* to 25.*value_range"):
+    with pytest.raises(DataError, match=r"values from 0.* to 25.*value_range"):
         rank_models({"one": model}, 255 * np.random.default_rng(0).random((64, 64, 3)))
     for models in ([model], {"one": "camera-small"}):
         with pytest.raises(SettingError, match="denoisers by name"):

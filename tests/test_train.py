@@ -868,6 +868,37 @@ def test_the_range_of_floats_is_measured_where_they_are_not_on_that_scale(scale:
     assert np.ptp(denoiser.denoise(pictures[0])) < 2 * scale
 
 
+def test_counts_in_16_bits_train_as_the_same_counts_in_floats() -> None:
+    counts = np.random.default_rng(0).integers(100, 900, (2, 48, 48, 3))
+    few, floats = counts.astype(np.uint16), counts.astype(np.float32)
+    one, other = (make().fit(list(data), steps=3, **FAST) for data in (few, floats))
+    assert one.value_range == other.value_range == pytest.approx((100, 899), abs=2)
+    assert same(one, other)
+    made, expected = one.denoise(few[0]), other.denoise(floats[0])
+    assert made.dtype == np.uint16
+    assert np.array_equal(made, expected.round())
+    _, std = one.denoise(few[0], return_std=True)
+    assert np.allclose(std, other.denoise(floats[0], return_std=True)[1])
+    assert 1 < std.mean() < 900
+    bytes_ = (counts // 4).astype(np.uint8)
+    assert make().fit(list(bytes_), steps=1, **FAST).value_range is None
+    bright = np.concatenate([few, np.full_like(few, 60000)])
+    assert make().fit(list(bright), steps=1, **FAST).value_range is None
+
+
+def test_a_range_of_counts_comes_back_and_holds_for_a_student(tmp_path: Path) -> None:
+    few = np.random.default_rng(0).integers(100, 900, (48, 48, 3)).astype(np.uint16)
+    teacher = make().fit(few, steps=2, output=tmp_path / "a", **FAST)
+    again = from_pretrained(tmp_path / "a")
+    assert np.array_equal(again.denoise(few), teacher.denoise(few))
+    student = teacher.distill(few, steps=1, crop=16, progress=False)
+    assert student.value_range == teacher.value_range
+    resumed = make().fit(few, steps=2, output=tmp_path / "b", **FAST)
+    assert same(resumed, teacher)
+    resumed = make().fit(few, steps=2, output=tmp_path / "b", resume=True, **FAST)
+    assert same(resumed, teacher)
+
+
 @pytest.mark.parametrize("form", ["float", "range", "deep"])
 def test_fit_decides_alike_on_any_scale(form: str) -> None:
     pictures = np.random.default_rng(0).random((2, 96, 96, 3)).astype(np.float32)

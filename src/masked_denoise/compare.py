@@ -23,7 +23,7 @@ from .jobs.plan import write_text
 from .metrics import psnr
 from .recipes import Recipe
 from .report.crops import CropSheet, spread
-from .values import channels_of, middle
+from .values import channels_of, middle, scale_of
 
 if TYPE_CHECKING:
     from .denoiser import AsymmetricMaskDenoiser
@@ -189,7 +189,8 @@ def masked_score(
     unit = middle(image, _SIDE)
     low, high = denoiser.value_range or (0.0, 1.0)
     if unit.dtype.kind != "f":
-        unit = low + (high - low) * (unit.astype(np.float32) / np.float32(np.iinfo(unit.dtype).max))
+        black, scale = scale_of(unit.dtype.name, denoiser.value_range)
+        unit = low + (high - low) * ((unit.astype(np.float32) - black) / np.float32(scale))
     row, column = np.random.default_rng(seed).integers(0, _PERIOD, 2)
     places = (slice(row, None, _PERIOD), slice(column, None, _PERIOD))
     holed = unit.astype(np.float32)
@@ -244,8 +245,7 @@ def _score(
 
     def run(pixels: Array) -> Array:
         result: Array = denoiser.denoise(pixels, seed=seed)
-        low, high = denoiser.value_range or (0.0, 1.0)
-        scale = high - low if pixels.dtype.kind == "f" else None
+        _, scale = scale_of(pixels.dtype.name, denoiser.value_range)
         kept.append(min(float(psnr(result, pixels, data_range=scale)), 200.0))
         return result
 

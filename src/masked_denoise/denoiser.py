@@ -75,7 +75,8 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             (`threshold_cosines`), 0 for none. Default 0.07, which is 18 of 255.
         turns: whether the network sees every pass, and every draw of R3, turned or mirrored another
             way. Default True. Passes of a student, which could not differ otherwise, always are.
-        value_range: (low, high) of float images; integers scale by their dtype.
+        value_range: (low, high) of float images; integers scale by their dtype. Where it ends
+            beyond 2, as of counts, integers of more than 8 bits take it, too: 12 bits stored in 16.
         noise_level: for observation="measured": (slope, offset) of the noise's variance over the
             value of a pixel, where white is 1; one pair for all channels, or one for each. Default:
             every `fit` finds it. What is given here, or set later, stays (as long as the object
@@ -293,9 +294,10 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
                 (N, C, H, W); a list of arrays or tensors of any sizes; a data set of such items;
                 a DataLoader or any iterable of batches (B, C, H, W), each a tensor, a tuple whose
                 first tensor is the image, or a dict with the key "image", "noisy" or "input".
-                Integers scale by their dtype. Of floats that leave [0, 1] the range is measured
-                once and kept as `value_range`. Batches of a loader are used as they come; they
-                are read again up to the right place where a run is resumed.
+                Integers scale by their dtype. Of floats that leave [0, 1], or use next to nothing
+                of it, and of 16-bit integers of which none is above 0.3 of their scale, the range
+                is measured once and kept as `value_range`. Batches of a loader are used as they
+                come; they are read again up to the right place where a run is resumed.
             steps: budget in steps of the optimizer.
             epochs: budget in passes over the data: as many crops as cover their area, or all
                 batches of a loader.

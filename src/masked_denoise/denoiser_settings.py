@@ -57,7 +57,7 @@ class DenoiserSettings(nn.Module):
 
     @property
     def value_range(self) -> ValueRange | None:
-        """(low, high) of float images; None where they are on the 0..1 scale."""
+        """(low, high) of float images, and of counts; None where they are on the usual scale."""
         return self._value_range
 
     @value_range.setter

@@ -18,16 +18,10 @@ from .transfer import to_host
 Picture = TypeVar("Picture", Tensor, NDArray[np.generic])
 ValueRange = tuple[float, float]
 
-_INTEGER_TOP = {
-    "uint8": 255,
-    "uint16": 65535,
-    "int16": 32767,
-    "uint32": 2**32 - 1,
-    "int32": 2**31 - 1,
-}
-
-
+_INTEGERS = ("uint8", "uint16", "int16", "uint32", "int32")  # of pictures
 _DOUBLE = ("uint32", "int32", "float64")  # do not fit into float32
+WHITE = 2.0
+"""Floats beyond this are not on the scale from 0 to 1; noise on it reaches beyond 1."""
 BLACK = 0.07
 """Integers of more than 8 bits all of which are below this share of their scale have 12 bits or
 less: no photograph is so dark."""
@@ -51,12 +45,12 @@ class Form:
     @property
     def is_deep(self) -> bool:
         """Whether they are integers of more than 8 bits, which may leave their scale empty."""
-        return self.dtype in _INTEGER_TOP and self.dtype != "uint8"
+        return self.dtype in _INTEGERS and self.dtype != "uint8"
 
     @property
     def is_float(self) -> bool:
         """Whether the values can be NaN or infinite."""
-        return self.dtype not in _INTEGER_TOP
+        return self.dtype not in _INTEGERS
 
 
 def to_batch(
@@ -68,7 +62,8 @@ def to_batch(
         picture: tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C). Integers are
             divided by the largest value of their dtype (bool is refused); floats stay as they
             are, or `value_range` is mapped to 0..1.
-        value_range: (low, high) of float values.
+        value_range: (low, high) of float values, and of integers where it is one of counts
+            (`scale_of`).
 
     Raises:
         SizeError: the number of dimensions is not one of these, or a side is empty.
@@ -86,7 +81,7 @@ def to_batch(
         name, byte_order = array.dtype.name, array.dtype.byteorder
         if array.ndim not in (2, 3):
             raise SizeError(f"array has shape {array.shape}; (H, W) or (H, W, C) is needed")
-        if name not in _INTEGER_TOP and array.dtype.kind != "f":
+        if name not in _INTEGERS and array.dtype.kind != "f":
             raise PixelError(_other_dtype(f"array is of {array.dtype}", "picture.astype(np.uint8)"))
         wide = array.astype(np.float64 if name in _DOUBLE else np.float32)
         batch = torch.from_numpy(np.ascontiguousarray(wide))
@@ -99,7 +94,7 @@ def to_batch(
             raise SizeError(
                 f"tensor has shape {tuple(picture.shape)}; (C, H, W) or (B, C, H, W) is needed"
             )
-        if name not in _INTEGER_TOP and not picture.is_floating_point():
+        if name not in _INTEGERS and not picture.is_floating_point():
             raise PixelError(
                 _other_dtype(f"tensor is of {picture.dtype}", "picture.to(torch.uint8)")
             )
@@ -109,7 +104,7 @@ def to_batch(
         layout, device = ("chw", "bchw")[picture.ndim - 3], picture.device
     if 0 in batch.shape[1:]:
         raise SizeError(f"picture has shape {tuple(picture.shape)}; no side may be empty")
-    low, scale = _scale_of(name, value_range)
+    low, scale = scale_of(name, value_range)
     if (low, scale) != (0.0, 1.0):
         # GPUs multiply by the inverse of a number, which rounds otherwise than to divide.
         batch = (batch - low) / torch.full((), scale, dtype=batch.dtype, device=batch.device)
@@ -126,8 +121,8 @@ def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
         batch = _without_mps(batch).double()
     if (form.low, form.scale) != (0.0, 1.0):
         batch = (batch * form.scale).add_(form.low)
-    if form.dtype in _INTEGER_TOP:
-        batch = batch.round().clamp_(_bottom(form.dtype), _INTEGER_TOP[form.dtype])
+    if form.dtype in _INTEGERS:
+        batch = batch.round().clamp_(_bottom(form.dtype), _top(form.dtype))
     if form.is_array:
         small = batch[0].to(torch.uint8) if form.dtype == "uint8" else batch[0]
         rows = small[0] if form.layout == "hw" else small.permute(1, 2, 0)
@@ -150,7 +145,7 @@ def channels_hint(shape: tuple[int, ...], channels: int, *, is_array: bool) -> s
 
 
 def _other_dtype(came: str, way: str) -> str:
-    accepted = ", ".join(_INTEGER_TOP)
+    accepted = ", ".join(_INTEGERS)
     return (
         f"{came}; floats or {accepted} are needed. The scale of integers is that of their dtype: "
         f"values up to 255 go into 8 bits with {way}, larger ones into 16"
@@ -224,10 +219,24 @@ def warn_of_empty_scale(batch: Tensor, form: Form) -> None:
         )
 
 
-def _scale_of(dtype: str, value_range: ValueRange | None) -> tuple[float, float]:
-    """Return (low, scale): stored = low + scale · value."""
-    if dtype in _INTEGER_TOP:
-        return 0.0, float(_INTEGER_TOP[dtype])
+def scale_of(dtype: str, value_range: ValueRange | None) -> tuple[float, float]:
+    """Return (low, scale): stored = low + scale · value.
+
+    Integers have the scale of their dtype. Those of more than 8 bits have the range of values
+    instead, as floats have, where it is one of counts (it ends beyond `WHITE`).
+
+    Args:
+        dtype: its name.
+        value_range: (low, high), None for 0 to 1.
+
+    >>> scale_of("uint16", None), scale_of("uint16", (0, 4095)), scale_of("uint16", (-0.1, 1.1))
+    ((0.0, 65535.0), (0.0, 4095.0), (0.0, 65535.0))
+    """
+    if "int" in dtype:
+        info = np.iinfo(dtype)
+        counts = value_range is not None and info.bits > 8 and value_range[1] > WHITE
+        if not counts:
+            return 0.0, float(info.max)
     if value_range is None:
         return 0.0, 1.0
     low, high = range_of_values(value_range)
@@ -237,6 +246,10 @@ def _scale_of(dtype: str, value_range: ValueRange | None) -> tuple[float, float]
 def _without_mps(batch: Tensor) -> Tensor:
     """Return a tensor on a device that has float64: Apple's GPUs have not."""
     return batch.cpu() if batch.device.type == "mps" else batch
+
+
+def _top(dtype: str) -> float:
+    return float(np.iinfo(dtype).max)
 
 
 def _bottom(dtype: str) -> float:

@@ -327,6 +327,14 @@ def _tell_scores(
         terminal.say(f"PSNR {psnr} dB, SSIM {ssim} ({CONVENTION})")
 
 
+def _range_in_use(dtype: str, value_range: ValueRange | None) -> ValueRange | None:
+    """Return the range where it is the scale of pictures of a dtype."""
+    from ..values import scale_of
+
+    low, scale = scale_of(dtype, value_range)
+    return None if (low, scale) == scale_of(dtype, None) else (low, low + scale)
+
+
 def _report(
     path: Path, results: Sequence[Task], partners: Partners, ranges: Ranges, summary: Summary
 ) -> None:
@@ -345,7 +353,7 @@ def _report(
                 denoised,
                 read_image(partners[task.source]).pixels if task.source in partners else None,
                 {"Seconds": seconds[task]} if task in seconds else {},
-                ranges[task.source] if noisy.dtype.kind == "f" else None,
+                _range_in_use(noisy.dtype.name, ranges[task.source]),
             )
 
     write_report(path, entries())

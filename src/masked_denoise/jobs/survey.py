@@ -14,9 +14,7 @@ import numpy as np
 
 from ..errors import MaskedDenoiseError, PixelError, SettingError, SizeError
 from ..images import ImageFile, read_image
-from ..values import BLACK, DIM, channels_of
-
-WHITE = 2.0  # of floats: noise reaches beyond 1
+from ..values import BLACK, DIM, WHITE, channels_of
 
 
 class Kind(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, PixelError, SettingError, SizeError
+from ..values import scale_of
 
 Array = NDArray[Any]
 
@@ -74,10 +75,8 @@ def display(pixels: Array, value_range: tuple[float, float] | None = None) -> ND
         raise PixelError(f"pixels are {pixels.dtype}; integers or floats are needed")
     colours = pixels[..., None] if pixels.ndim == 2 else pixels
     colours = colours if colours.shape[2] == 3 else np.repeat(colours[..., :1], 3, axis=2)
-    low, high = value_range or (0.0, 1.0)
-    if pixels.dtype.kind != "f":
-        low, high = 0.0, float(np.iinfo(pixels.dtype).max)
-    unit = np.nan_to_num((colours.astype(np.float32) - low) / (high - low))
+    low, scale = scale_of(pixels.dtype.name, value_range)
+    unit = np.nan_to_num((colours.astype(np.float32) - low) / scale)
     shown: NDArray[np.uint8] = np.rint(255 * unit.clip(0, 1)).astype(np.uint8)
     return shown
 

@@ -25,7 +25,7 @@ from .pictures import (
     pictures_in_files,
     pictures_in_memory,
     pictures_of_items,
-    range_of,
+    range_of_all,
     split,
     windows,
 )
@@ -45,7 +45,7 @@ class Batches(Protocol):
         """Return the batches for validation, float (B, C, H, W) on the 0..1 scale."""
 
     def measure(self) -> ValueRange | None:
-        """Return the range of the values where they are floats that leave [0, 1]."""
+        """Return the range of the values where they are not on the scale from 0 to 1."""
 
     def windows(self, megapixels: float, side: int) -> Iterator[Array]:
         """Yield noisy pictures (C, H, W), or windows of them, in the dtype and scale they have."""
@@ -235,11 +235,11 @@ class LoaderBatches:
         return [self._scaled(item, "the first batch") for item in self.sample]
 
     def measure(self) -> ValueRange | None:
-        """Return the range of the first batches where they are floats that leave [0, 1]."""
+        """Return the range of the first batches where they are not on the scale from 0 to 1."""
         images = [image_of(item) for item in self.sample]
-        arrays = [array for image in images for array in split(image, self.channels, "a batch")]
-        floats = [array.ravel() for array in arrays if array.dtype.kind == "f"]
-        return range_of(np.concatenate(floats)) if floats else None
+        return range_of_all(
+            [array for image in images for array in split(image, self.channels, "a batch")]
+        )
 
     def windows(self, megapixels: float, side: int) -> Iterator[Array]:
         """Yield the images (C, H, W) of the first batches, or windows of them."""

@@ -96,7 +96,7 @@ class CropBatches:
         ]
 
     def measure(self) -> ValueRange | None:
-        """Return the range of the values where they are floats that leave [0, 1]."""
+        """Return the range of the values where they are not on the scale from 0 to 1."""
         return measured_range(self.pictures)
 
     def windows(self, megapixels: float, side: int) -> Iterator[Array]:

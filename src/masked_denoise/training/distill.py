@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import SettingError
+from ..values import ValueRange, scale_of
 from .batches import Batches, pictures_from
 from .crops import CropBatches
 from .loop import train
@@ -62,7 +63,7 @@ def distill(
 
     taken = windows(pictures, megapixels, run_settings.seed)
     pairs = [
-        _with_target(window, ask_teacher)
+        _with_target(window, ask_teacher, teacher.value_range)
         for window in _bar(taken, pictures, megapixels, options.progress)
     ]
     if trust < 1:
@@ -145,12 +146,12 @@ def _bar(
 # -- targets --------------------------------------------------------------------------------------
 
 
-def _with_target(window: Array, denoise: Denoise) -> Array:
+def _with_target(window: Array, denoise: Denoise, value_range: ValueRange | None = None) -> Array:
     """Return noisy pixels and their target, joined to (2C, H, W).
 
     8 bits become 16, which are the same values on the 0..1 scale, with room for finer targets.
     """
-    if window.dtype == np.uint8:
+    if window.dtype == np.uint8 and scale_of("uint16", value_range) == scale_of("uint16", None):
         window = window.astype(np.uint16) * 257
     elif window.dtype.kind == "f":
         window = window.astype(np.float32)

@@ -59,7 +59,7 @@ def decide(
 
 
 def find_range(denoiser: AsymmetricMaskDenoiser, batches: Batches) -> str | None:
-    """Measure the range of float images that leave [0, 1], unless it is known; return it in words.
+    """Measure the range of images not on the usual scale, unless it is known; return it in words.
 
     The denoiser keeps it; the batches are told.
     """
@@ -71,8 +71,8 @@ def find_range(denoiser: AsymmetricMaskDenoiser, batches: Batches) -> str | None
         return None
     low, high = denoiser.value_range
     return (
-        f"the values leave [0, 1], or nearly all of it: measured value_range=({low:.6g}, "
-        f"{high:.6g}), which the denoiser keeps"
+        f"the values are not on the usual scale: measured value_range=({low:.6g}, {high:.6g}), "
+        "which the denoiser keeps"
     )
 
 

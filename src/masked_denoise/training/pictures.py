@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import DataError, ImageReadError, PixelError, SizeError
 from ..hashing import Key, Purpose, hash_key
-from ..values import BLACK, ValueRange, to_batch
+from ..values import BLACK, DIM, WHITE, ValueRange, to_batch
 
 Array = NDArray[Any]
 Paths = str | Path | Iterable[str | Path]
@@ -239,7 +239,7 @@ def count_windows(pictures: Pictures, megapixels: float, *, side: int = WINDOW) 
 
 
 def measured_range(pictures: Pictures) -> ValueRange | None:
-    """Return the range of float pictures that leave [0, 1], None where there is no need for one.
+    """Return the range of pictures that leave [0, 1], or leave it empty; None for others.
 
     (low, high) are the 0.1 and 99.9 percentiles over some of the pictures, so that a few hot
     pixels do not count. Values up to a quarter outside [0, 1] are taken for noise.
@@ -247,10 +247,30 @@ def measured_range(pictures: Pictures) -> ValueRange | None:
     samples = []
     for index in range(0, len(pictures), math.ceil(len(pictures) / pictures.looks)):
         array = pictures.read(index)
-        if array.dtype.kind == "f":
-            step = max(1, math.isqrt(_area(array) >> 14))
-            samples.append(array[:, ::step, ::step].astype(np.float64).ravel())
-    return range_of(np.concatenate(samples)) if samples else None
+        step = max(1, math.isqrt(_area(array) >> 14))
+        samples.append(array[:, ::step, ::step])
+    return range_of_all(samples)
+
+
+def range_of_all(arrays: Sequence[Array]) -> ValueRange | None:
+    """Return the range of those that are floats, or else of integers that leave their scale empty.
+
+    These have more than 8 bits, as 12 bits stored in 16, and none is above `DIM` of its scale.
+    """
+    floats = [array.ravel() for array in arrays if array.dtype.kind == "f"]
+    if floats:
+        return range_of(np.concatenate(floats).astype(np.float64))
+    if not arrays or any(array.dtype.itemsize == 1 for array in arrays):
+        return None
+    if any(array.max() > DIM * np.iinfo(array.dtype).max for array in arrays):
+        return None
+    low, high = _quantiles(np.concatenate([array.ravel() for array in arrays]))
+    return (low, high) if high > max(low, WHITE) else None
+
+
+def _quantiles(values: Array) -> tuple[float, float]:
+    low, high = np.quantile(values, (0.001, 0.999))
+    return float(low), float(high)
 
 
 def range_of(values: Array) -> ValueRange | None:
@@ -261,16 +281,15 @@ def range_of(values: Array) -> ValueRange | None:
     values = values[np.isfinite(values)]
     if not values.size:
         return None
-    low, high = (float(v) for v in np.quantile(values, (0.001, 0.999)))
+    low, high = _quantiles(values)
     if low >= -SLACK and BLACK <= high <= 1 + SLACK:
         return None
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
 def range_of_windows(windows: Sequence[Array]) -> ValueRange | None:
-    """Return the range of the values where they are floats that leave [0, 1]; of every seventh."""
-    floats = [window.ravel()[::7] for window in windows if window.dtype.kind == "f"]
-    return range_of(np.concatenate(floats)) if floats else None
+    """Return the `range_of_all` of every seventh value."""
+    return range_of_all([window.ravel()[::7] for window in windows])
 
 
 def check_picture(array: Array, what: str) -> None:

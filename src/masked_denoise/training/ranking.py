@@ -100,8 +100,9 @@ def rank_models(
     found = range_of_windows(windows) if like.value_range is None else None
     if found is not None:
         raise DataError(
-            f"the pictures hold floats from {found[0]:.6g} to {found[1]:.6g}, the models take 0 to "
-            f"1; divide the pictures by their white, or set model.value_range = {found} for all"
+            f"the pictures hold values from {found[0]:.6g} to {found[1]:.6g}, and the models take "
+            "the scale from 0 to 1, or of a dtype; divide the pictures by their white, or set "
+            f"model.value_range = {found} for all"
         )
     reference = reference or _shipped(like)
     if reference.channels != like.channels:

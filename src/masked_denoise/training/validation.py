@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError, PixelError, SizeError
 from ..hashing import Purpose
-from ..values import middle
+from ..values import middle, scale_of
 from .pictures import Array
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ class CleanPairs:
         """Return the mean PSNR in dB, whatever the stage."""
         from ..metrics import psnr
 
-        low, high = denoiser.value_range or (0.0, 1.0)
         total = 0.0
         for noisy, clean in self.pairs:
             output = denoiser.denoise(noisy, passes=1)
-            scaled = "float" in str(noisy.dtype) and denoiser.value_range is not None
-            decibel = float(psnr(output, clean, data_range=high - low if scaled else None).mean())
+            dtype = str(noisy.dtype).removeprefix("torch.")
+            _, scale = scale_of(dtype, denoiser.value_range)
+            decibel = float(psnr(output, clean, data_range=scale).mean())
             if math.isnan(decibel):
                 raise PixelError("a clean picture of the validation has NaN or infinite pixels")
             total += min(decibel, 200.0)
