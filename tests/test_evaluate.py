@@ -207,4 +207,4 @@ def test_counts_are_scored_on_their_own_scale(tmp_path: Path) -> None:
         write_image(tmp_path / f"{name}.tif", ImageFile(pixels))
     pairs = [Pair("a", tmp_path / "noisy.tif", tmp_path / "clean.tif")]
     found = evaluate_pairs(pairs, value_range={tmp_path / "noisy.tif": (0.0, 4000.0)})
-    assert found.scores[0].psnr == pytest.approx(40, abs=0.2)
+    assert found.scores[0].psnr == pytest.approx(40, abs=0.5)  # 8 bits
