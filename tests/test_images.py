@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import io
 import math
 import os
@@ -824,6 +825,52 @@ def test_exif_that_a_jpeg_cannot_hold_is_told(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="65528 bytes; write"):
         write_image(tmp_path / "b.jpg", replace(IMAGE, exif=exif + b"x"))
     assert files_in(tmp_path) == ["a.jpg"]
+
+
+def xmp_with(orientation: int) -> bytes:
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description xmp:Rating="4" '
+        f'tiff:Orientation="{orientation}">Zürich</rdf:Description></rdf:RDF></x:xmpmeta>'
+    ).encode()
+
+
+@pytest.mark.parametrize("first", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("second", ["png", "jpg", "tif"])
+def test_xmp_goes_along(tmp_path: Path, first: str, second: str) -> None:
+    image = replace(IMAGE, xmp=xmp_with(1), exif=exif_with(1), icc_profile=ICC, dpi=(300.0, 300.0))
+    write_image(tmp_path / f"a.{first}", image)
+    read = read_image(tmp_path / f"a.{first}")
+    assert read.xmp == xmp_with(1)
+    write_image(tmp_path / f"b.{second}", read)
+    again = read_image(tmp_path / f"b.{second}")
+    assert again.xmp == xmp_with(1)
+    assert again.icc_profile == ICC
+    if "tif" not in (first, second):
+        assert again.exif == read.exif is not None
+    with Image.open(tmp_path / f"b.{second}") as picture:
+        picture.load()
+        if hasattr(picture, "getxmp") and importlib.util.find_spec("defusedxml"):
+            assert picture.getxmp()
+
+
+def test_xmp_says_that_the_picture_is_upright(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg", replace(IMAGE, xmp=xmp_with(6)))
+    assert read_image(tmp_path / "a.jpg").xmp == xmp_with(1)
+    element = b"<tiff:Orientation>8</tiff:Orientation>"
+    write_image(tmp_path / "b.png", replace(IMAGE, xmp=element))
+    assert read_image(tmp_path / "b.png").xmp == b"<tiff:Orientation>1</tiff:Orientation>"
+
+
+def test_xmp_that_a_jpeg_cannot_hold_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="70000 bytes; write"):
+        write_image(tmp_path / "a.jpg", replace(IMAGE, xmp=bytes(70000)))
+
+
+def test_a_tiff_that_ends_after_its_first_bytes_is_cut_off(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.tif", IMAGE)
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:8])
+    with pytest.raises(ImageReadError, match="cut off"):
+        read_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("dpi", [(4294967295.0, 72.0), (math.nan, math.nan), (-1.0, -1.0)])

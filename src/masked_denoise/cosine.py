@@ -97,24 +97,27 @@ def threshold_cosines(
         return image
     colours = image.shape[1] == 3
     clean, before = (_opponent(x) if colours else x * math.sqrt(3) for x in (image, noisy))
-    rest = (before - clean)[:, :1] if colours else before - clean
+    first = slice(0, 1) if colours else slice(None)
+    rest = before[:, first] - clean[:, first]
     every = (1 + image.shape[2] // FEW, 1 + image.shape[3] // FEW)
     counted = carries_noise(noisy, every=every)
     removed = _deviation(rest, counted, every)  # (B, C or 1, 1, 1)
     fall = (removed / QUIET).clamp_max(1) ** 3
     least = threshold * fall * (removed / LOUD).clamp_min(1)
     share = (threshold / (AMPLE * removed).clamp_min(TINY)).clamp_max(SHARE)
-    mixed = torch.lerp(clean, before, share)
-    luma = mixed[:, :1] if colours else mixed
-    luma = _without_small(luma, least, LUMA)
+    luma = _without_small(torch.lerp(clean[:, first], before[:, first], share), least, LUMA)
     if not colours:
         return (_limit_removed(luma, before, noisy, limit) if limit else luma) / math.sqrt(3)
     chroma = clean[:, 1:]
-    small = _without_small(_half(mixed[:, 1:]), least.expand(-1, 2, -1, -1), CHROMA)
+    mixed = _half(torch.lerp(chroma, before[:, 1:], share))
+    small = _without_small(mixed, least.expand(-1, 2, -1, -1), CHROMA)
     change = _enlarged(small, 2, image) - chroma
     most = MOST_CHANGE * _deviation(change, counted, every) * fall
-    chroma = chroma + change.clamp(-most, most)
+    change = change.clamp(-most, most)
+    chroma = chroma + change
+    del clean, mixed, small, change  # large pictures need the memory
     result = torch.cat([luma, chroma], dim=1)
+    del luma, chroma
     result = _limit_removed(result, before, noisy, limit) if limit else result
     return _opponent(result, back=True).contiguous()
 
@@ -128,9 +131,9 @@ def _limit_removed(clean: Tensor, before: Tensor, noisy: Tensor, limit: Limit) -
         noisy: as it came: where it is constant there is no noise to be measured.
         limit: how much that is.
     """
-    rest = before - clean
-    first = slice(0, 1) if rest.shape[1] == 3 else slice(None)
-    power = F.avg_pool2d(rest[:, first].square(), BLOCK, ceil_mode=True, count_include_pad=False)
+    first = slice(0, 1) if clean.shape[1] == 3 else slice(None)
+    rest = before[:, first] - clean[:, first]
+    power = F.avg_pool2d(rest.square(), BLOCK, ceil_mode=True, count_include_pad=False)
     power = F.avg_pool2d(power, AROUND, 1, AROUND // 2, count_include_pad=False)
     removed = power.sqrt()
     rows, columns = (1 + side // FEW for side in removed.shape[2:])
@@ -140,7 +143,7 @@ def _limit_removed(clean: Tensor, before: Tensor, noisy: Tensor, limit: Limit) -
     sharp = _how_sharp(clean[:, first], before[:, first], limit)
     most = torch.lerp(limit.smooth * calm, limit.sharp * calmest, sharp)[..., None, None]
     share = (most / removed.clamp_min(TINY)).clamp_max(1)
-    return before - _enlarged(share, BLOCK, clean) * rest
+    return torch.lerp(before, clean, _enlarged(share, BLOCK, clean))
 
 
 def _how_sharp(clean: Tensor, before: Tensor, limit: Limit) -> Tensor:

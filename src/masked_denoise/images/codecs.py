@@ -6,6 +6,7 @@ Pillow does JPEG and reads PNG of up to 8 bit, numpy does NPY; for the rest see 
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ Samples: TypeAlias = tuple[Array, "Array | None"]  # pixels and alpha
 PIXEL_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
 JPEG_LONGEST_SIDE = 65500
 JPEG_LARGEST_EXIF = 65533 - 6  # bytes of a segment, less what names it
+_XMP_OF_JPEG = b"http://ns.adobe.com/xap/1.0/\0"  # begins the segment that holds it
+_XMP_OF_PNG = "XML:com.adobe.xmp"  # names the text that holds it
 PNG_FINEST = 2**31 - 1  # pixels in a metre; what claims more is no resolution
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -48,9 +51,9 @@ class ImageFile:
     """The contents of one image file, in the stored type and scale and the right way up.
 
     `pixels` is (H, W) or (H, W, C) without alpha; `alpha` is (H, W) of the same type, or None.
-    `icc_profile` and `exif` are the file's bytes (EXIF: without thumbnail, orientation 1), `dpi` is
-    (horizontal, vertical). `native` holds what only the same format can take back: colour chunks
-    of PNG; text tags, resolution, compression and extra channels of TIFF.
+    `icc_profile`, `exif` and `xmp` are the file's bytes (EXIF without thumbnail, and in both the
+    orientation 1), `dpi` is (horizontal, vertical). `native` holds what only the same format can
+    take back: colour chunks of PNG; text tags, resolution, compression and extra channels of TIFF.
 
     Use `dataclasses.replace(image, pixels=clean)` to give a result the metadata of its source.
 
@@ -66,6 +69,7 @@ class ImageFile:
     format: str = "png"
     icc_profile: bytes | None = field(default=None, repr=False)
     exif: bytes | None = field(default=None, repr=False)
+    xmp: bytes | None = field(default=None, repr=False)
     dpi: tuple[float, float] | None = None
     native: Mapping[str, Any] = field(default_factory=dict, repr=False)
     path: Path | None = None
@@ -165,6 +169,13 @@ def _upright_exif(exif: bytes | None) -> bytes | None:
     return bytes(data)
 
 
+def _upright_xmp(xmp: bytes | None) -> bytes | None:
+    """Return XMP with orientation 1, whether it is an attribute or an element."""
+    if not xmp:
+        return None
+    return re.sub(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))[2-8]", rb"\g<1>1", xmp)
+
+
 def _image_file(pixels: Array, alpha: Array | None, orientation: int, **meta: Any) -> ImageFile:
     """Return the picture the right way up; what is not an orientation counts as none."""
     orientation = orientation if orientation in range(1, 9) else 1
@@ -182,9 +193,20 @@ def _with_pillow(picture: Image, samples: Samples, **meta: Any) -> ImageFile:
         orientation=picture.getexif().get(_ORIENTATION, 1),
         icc_profile=picture.info.get("icc_profile"),
         exif=_upright_exif(picture.info.get("exif")),
+        xmp=_upright_xmp(_xmp_of(picture)),
         dpi=picture.info.get("dpi"),
         **meta,
     )
+
+
+def _xmp_of(picture: Image) -> bytes | None:
+    """Return the XMP of a loaded PNG or JPEG; what is beyond 64 kB in a JPEG is not read."""
+    text = picture.info.get(_XMP_OF_PNG)
+    if isinstance(text, str):
+        return text.encode()
+    segments = [data for name, data in getattr(picture, "applist", ()) if name == "APP1"]
+    found = (data for data in segments if data.startswith(_XMP_OF_JPEG))
+    return next((data.removeprefix(_XMP_OF_JPEG) for data in found), None)
 
 
 def _pillow_samples(picture: Image) -> Samples:
@@ -228,7 +250,23 @@ def _encode_jpeg(image: ImageFile, pixels: Array, quality: int) -> bytes:
     Image.fromarray(np.ascontiguousarray(pixels)).save(
         buffer, "JPEG", quality=quality, subsampling=0, **{k: v for k, v in given.items() if v}
     )
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    if not image.xmp:
+        return data
+    body = _XMP_OF_JPEG + image.xmp
+    if len(body) > 65533:
+        size = len(image.xmp)
+        raise SettingError(f"jpeg holds 64 kB of XMP and the image has {size} bytes; {_USE_PNG}")
+    end = _end_of_head(data)
+    return data[:end] + struct.pack(">2sH", b"\xff\xe1", len(body) + 2) + body + data[end:]
+
+
+def _end_of_head(data: bytes) -> int:
+    """Return where the first segments of a JPEG end: its JFIF header and EXIF, as far as there."""
+    end = 2
+    while data[end : end + 2] in (b"\xff\xe0", b"\xff\xe1"):
+        end += 2 + struct.unpack_from(">H", data, end + 2)[0]
+    return end
 
 
 def _decode_png(path: Path) -> ImageFile:
@@ -265,6 +303,8 @@ def _encode_png(image: ImageFile, pixels: Array) -> bytes:
     if image.dpi and all(0 <= value < PNG_FINEST * 0.0254 for value in image.dpi):
         per_metre = [round(value / 0.0254) for value in image.dpi]
         chunks.append((b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+    if image.xmp:
+        chunks.append((b"iTXt", _XMP_OF_PNG.encode() + bytes(5) + image.xmp))
     if image.exif:
         chunks.append((b"eXIf", image.exif.removeprefix(b"Exif\0\0")))
     planes = [pixels] if image.alpha is None else [pixels, image.alpha]
@@ -276,12 +316,15 @@ def _encode_png(image: ImageFile, pixels: Array) -> bytes:
 
 def _decode_tiff(path: Path) -> ImageFile:
     pixels, alpha, meta = tiff.read_page(path)
+    meta["xmp"] = _upright_xmp(meta["xmp"])
     return _image_file(pixels, alpha, **meta, format="tiff", path=path)
 
 
 def _encode_tiff(image: ImageFile, pixels: Array) -> bytes:
-    profile, dpi = image.icc_profile, image.dpi
-    return tiff.write_page(pixels, image.alpha, icc_profile=profile, dpi=dpi, native=image.native)
+    return tiff.write_page(
+        pixels, image.alpha, icc_profile=image.icc_profile, xmp=image.xmp, dpi=image.dpi,
+        native=image.native,
+    )  # fmt: skip
 
 
 def _decode_npy(path: Path) -> ImageFile:

@@ -42,8 +42,8 @@ def read_image(path: str | Path) -> ImageFile:
 
     Pixels keep the stored type and scale: uint8 and uint16 (PNG, JPEG, TIFF), floats (TIFF, NPY).
     They are turned the right way up where the file carries an orientation; palettes become
-    colours and 1-bit pictures 8-bit grey. ICC profile, EXIF and resolution are kept, comments and
-    XMP are not.
+    colours and 1-bit pictures 8-bit grey. ICC profile, EXIF, XMP and resolution are kept, comments
+    are not.
 
     Raises `ImageReadError`, naming the file, where it is missing, damaged, cut off, absurdly large
     (see `PIL.Image.MAX_IMAGE_PIXELS`) or of a kind that is not supported.

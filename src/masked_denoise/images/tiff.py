@@ -27,6 +27,7 @@ _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _ICC_PROFILE = (
     296,
     34675,
 )
+_XMP = 700
 _PLAIN_COMPRESSIONS = (1, 8, 32773, 32946, 34925)
 _ALPHA_KINDS = (1, 2)  # colours multiplied by alpha, and not
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
@@ -34,7 +35,7 @@ _PER_INCH = {2: 1.0, 3: 2.54}
 
 
 def read_page(path: Path) -> tuple[Array, Array | None, dict[str, Any]]:
-    """Return pixels, alpha (or None) and `orientation`, `icc_profile`, `dpi` and `native`.
+    """Return pixels, alpha (or None) and `orientation`, `icc_profile`, `xmp`, `dpi` and `native`.
 
     0 is black in the pixels whatever the file says; palettes become colours, 1 bit becomes 8;
     planes (C, H, W) become (H, W, C). `native` is what `write_page` takes to keep text tags, the
@@ -46,6 +47,8 @@ def read_page(path: Path) -> tuple[Array, Array | None, dict[str, Any]]:
     with tifffile.TiffFile(path) as tiff:
         pages = [page.aspage() for page in tiff.pages]
         pages = [page for page in pages if not page.is_reduced]
+        if not pages:
+            raise ImageReadError("the file is cut off: there is no picture in it")
         if len(pages) != 1 or tiff.series[0].size != pages[0].size:
             raise ImageReadError("a TIFF of several pages; save each page as a file of its own")
         page = pages[0]
@@ -71,7 +74,9 @@ def read_page(path: Path) -> tuple[Array, Array | None, dict[str, Any]]:
         native["resolution"] = (*upright, unit)
     native["text"] = {code: tags[code] for code in _TEXT if isinstance(tags.get(code), str | bytes)}
     native["compressed"] = page.compression != 1
-    kept = {"icc_profile": tags.get(_ICC_PROFILE), "dpi": dpi, "native": native}
+    xmp = tags.get(_XMP)
+    xmp = xmp if isinstance(xmp, bytes) else None
+    kept = {"icc_profile": tags.get(_ICC_PROFILE), "xmp": xmp, "dpi": dpi, "native": native}
     return pixels, alpha, {"orientation": orientation, **kept}
 
 
@@ -146,6 +151,7 @@ def write_page(
     alpha: Array | None,
     *,
     icc_profile: bytes | None,
+    xmp: bytes | None = None,
     dpi: tuple[float, float] | None,
     native: Mapping[str, Any],
 ) -> bytes:
@@ -163,6 +169,9 @@ def write_page(
         (code, 2, 0, value.encode() if isinstance(value, str) else value, True)
         for code, value in native.get("text", {}).items()
     ]
+    extratags: list[tuple[Any, ...]] = [*text]
+    if xmp:
+        extratags.append((_XMP, 1, len(xmp), xmp, True))
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer,
@@ -175,7 +184,7 @@ def write_page(
         resolution=(x, y),
         resolutionunit=unit,
         iccprofile=icc_profile,
-        extratags=text,
+        extratags=extratags,
         metadata=None,
         software=False,
     )
