@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor
 
 from ..scheme import Fill, check_fill
 from . import cpu, reference
-
-IN_A_ROW = 512  # numbers that are added up one after the other in float32
 
 
 def _needs_definition(*images: Tensor) -> bool:
@@ -64,18 +61,7 @@ def distance_of(error: Tensor, scale: Any, *, squared: bool) -> Tensor:
     """Return the float32 mean of |error| or error²; `scale` is one over the number of values."""
     if squared:
         return error.float().square().sum().mul(scale)
-    error = error.float() if error.dtype == torch.float64 else error
-    return _length(error).mul(scale)
-
-
-def _length(error: Tensor) -> Tensor:
-    """Return the sum of |error|, float32; a CPU adds up a norm one number after the other."""
-    norm: Callable[..., Tensor] = partial(torch.linalg.vector_norm, ord=1, dtype=torch.float32)
-    if error.device.type != "cpu" or error.numel() <= IN_A_ROW:
-        return norm(error)
-    numbers = error.reshape(-1)
-    whole = len(numbers) // IN_A_ROW * IN_A_ROW
-    return norm(numbers[:whole].view(-1, IN_A_ROW), dim=1).sum() + norm(numbers[whole:])
+    return error.abs().sum(dtype=torch.float32).mul(scale)
 
 
 def differentiably(
