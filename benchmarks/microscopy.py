@@ -34,7 +34,8 @@ from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.metrics import psnr, ssim
 from masked_denoise.report.panel import side_by_side
 
-WHITE, OFFSET = 20_000, 1_000  # counts: of the peak above the offset, of the offset
+WHITE = 20_000  # counts of the peak above the offset ...
+OFFSET = 0.05  # ... of which the offset is so many
 BACKGROUND = 0.04  # of the peak
 
 
@@ -43,12 +44,17 @@ class Sensor(NamedTuple):
 
     peak: float
     read: float  # electrons
-    offset: float = OFFSET
+    white: float = WHITE
+
+    @property
+    def offset(self) -> float:
+        """Counts at black."""
+        return OFFSET * self.white
 
     @property
     def gain(self) -> float:
         """Counts a photon."""
-        return WHITE / self.peak
+        return self.white / self.peak
 
     def photons(self, unit: np.ndarray) -> np.ndarray:
         return self.peak * (BACKGROUND + (1 - BACKGROUND) * unit)
@@ -60,12 +66,12 @@ class Sensor(NamedTuple):
 
     def unit(self, counts: np.ndarray) -> np.ndarray:
         """Return counts as shares of the peak, 0 at the offset."""
-        return (counts.astype(np.float64) - self.offset) / WHITE
+        return (counts.astype(np.float64) - self.offset) / self.white
 
-    def level(self) -> tuple[float, float]:
-        """Return slope and offset of the noise's variance over the value, white of 16 bits at 1."""
-        gain = self.gain / 65535
-        return gain, (gain * self.read) ** 2 - gain * self.offset / 65535
+    def level(self, low: float, high: float) -> tuple[float, float]:
+        """Return slope and offset of the variance over the value, where `low` is 0 and `high` 1."""
+        gain = self.gain / (high - low)
+        return gain, (gain * self.read) ** 2 + gain * (low - self.offset) / (high - low)
 
     def anscombe(self, counts: np.ndarray) -> np.ndarray:
         """Return values whose noise has a standard deviation of about 1."""
@@ -84,7 +90,7 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     random = np.random.default_rng(args.seed)
-    sensor = Sensor(args.peak, args.read)
+    sensor = Sensor(args.peak, args.read, args.white)
     clean = sources(args.side)
     noisy = {name: sensor.expose(unit, random) for name, unit in clean.items()}
     truth = {name: sensor.photons(unit) / sensor.peak for name, unit in clean.items()}
@@ -130,6 +136,9 @@ def arguments() -> argparse.Namespace:
     budget.add_argument("--minutes", type=float), budget.add_argument("--steps", type=int)
     ask.add_argument("--peak", type=float, default=30, help="photons at white")
     ask.add_argument("--read", type=float, default=1.5, help="read noise in electrons")
+    ask.add_argument(
+        "--white", type=float, default=WHITE, help="counts; 1250 as of 12 bits, stored in 16"
+    )
     ask.add_argument("--side", type=int, default=512, help="longest side of the pictures")
     ask.add_argument("--backbone", default="fast-unet")
     ask.add_argument("--denoiser", default="{}", help="arguments of the denoiser, as JSON")
@@ -227,7 +236,8 @@ def ours(
     told = {
         "preset": denoiser.preset,
         "noise_level": denoiser.noise_level,
-        "true_level": sensor.level(),
+        "value_range": denoiser.value_range,
+        "true_level": sensor.level(*(denoiser.value_range or (0, 65535))),
     }
     return results, {"seconds": seconds, "training": denoiser.fit_record, **told}
 
