@@ -532,6 +532,34 @@ def test_nothing_to_train_on_is_told(tmp_path: Path) -> None:
         fit_models(pictures, steps=1, progress=False)
 
 
+def test_pictures_with_holes_are_fitted_where_there_are_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hole = pixels(40, 48, dtype="float32")
+    hole[10:12, 20] = np.nan
+    nothing = np.full((40, 48), np.nan, np.float32)
+    seen: list[Any] = []
+    fit = AsymmetricMaskDenoiser.fit
+
+    def spy(self: AsymmetricMaskDenoiser, data: Any, **settings: Any) -> AsymmetricMaskDenoiser:
+        seen.append(data)
+        return fit(self, data, **settings)
+
+    monkeypatch.setattr(AsymmetricMaskDenoiser, "fit", spy)
+    pictures, _ = survey(
+        [save(tmp_path / "a.npy", hole), save(tmp_path / "b.npy", nothing)], nan="mask"
+    )
+    (model,) = fit_models(pictures, steps=1, progress=False, device="cpu").values()
+    ((filled,),) = seen
+    assert np.array_equal(filled[np.isfinite(hole)], hole[np.isfinite(hole)])
+    around = hole[9:13, 19:22]
+    assert np.nanmin(around) <= filled[10, 20] <= np.nanmax(around)
+    assert np.isfinite(model.denoise(hole, nan="mask")).all()
+    pictures, _ = survey([tmp_path / "b.npy"], nan="mask")
+    with pytest.raises(DataError, match="some of them no NaN"):
+        fit_models(pictures, steps=1, progress=False)
+
+
 def test_first_weights_are_decided_by_the_seed_alone() -> None:
     weights = []
     for seed, disturbed in ((1, False), (1, True), (2, False)):

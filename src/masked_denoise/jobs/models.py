@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from ..errors import DataError, MaskedDenoiseError
 from ..images import read_image
@@ -52,7 +54,8 @@ def fit_models(
     """Return a denoiser fitted on the pictures themselves, one for each kind.
 
     Args:
-        pictures: from `survey`; those too small to be trained on, or with NaN, are left out.
+        pictures: from `survey`; those too small to be trained on are left out, and so are those
+            with NaN, unless there are no others: then means of pixels around are put there.
         backbone: name of the network.
         preset: name of a recipe.
         minutes: budget of each; 2 where neither it nor `steps` is given.
@@ -72,13 +75,14 @@ def fit_models(
     for kind, group in by_kind(pictures).items():
         denoiser = new_denoiser(backbone, channels=kind.channels, preset=preset, seed=seed)
         smallest = denoiser.shortest_side
-        usable = [
-            one.path for one in group if one.finite and min(one.height, one.width) >= smallest
-        ]
+        large = [one for one in group if min(one.height, one.width) >= smallest]
+        usable: list[Any] = [one.path for one in large if one.finite]
+        if not usable:
+            usable = [one for one in (_repaired(one.path) for one in large) if one is not None]
         if not usable:
             error = DataError(
                 f"none of the {len(group)} {kind} pictures can be trained on: sides of {smallest} "
-                "pixels or more, free of NaN, are needed; give a model"
+                "pixels or more, some of them no NaN, are needed; give a model"
             )
             if on_unusable is None:
                 raise error
@@ -92,6 +96,21 @@ def fit_models(
         if denoiser.fit_record["stopped"] == "interrupted":
             break
     return models
+
+
+def _repaired(path: Path) -> NDArray[Any] | None:
+    """Return the pixels in a file, with means of those around where there is NaN; None of all."""
+    import torch
+
+    from ..ops import fill_hidden
+    from ..values import from_batch, to_batch
+
+    batch, form = to_batch(read_image(path).pixels)
+    bad = ~torch.isfinite(batch).all(1, keepdim=True)
+    if bool(bad.all()):
+        return None
+    filled: NDArray[Any] = from_batch(fill_hidden(batch, bad, "mean"), form)  # type: ignore[assignment]
+    return filled
 
 
 def is_for_shipped(kind: Kind) -> bool:
