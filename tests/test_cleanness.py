@@ -118,6 +118,25 @@ def test_a_page_full_of_text_is_clean(ground: Any, ink: Any) -> None:
     assert not was_clean(scanned, load_shipped().denoise(scanned))
 
 
+def test_a_page_with_a_noisy_photograph_is_no_drawing() -> None:
+    page = Image.new("RGB", (500, 400), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    for row in range(22):
+        draw.text((4, 18 * row), "for image in noisy: denoise(image, strength=1.0)", "black", font)
+    pixels = np.array(page)
+    grain = np.random.default_rng(0).normal(120, 15, (100, 120, 3))
+    pixels[250:350, 320:440] = grain.clip(0, 255).astype(np.uint8)
+    assert not was_clean(pixels, load_shipped().denoise(pixels))
+
+
+def test_a_night_with_one_lit_quarter_is_no_drawing() -> None:
+    night = np.full((256, 256), -20.0)
+    night[:128, :128] = np.linspace(60, 180, 128)
+    night += np.random.default_rng(0).normal(0, 15, night.shape)
+    pixels = night.clip(0, 255).astype(np.uint8)
+    assert not was_clean(pixels, as_grey(load_shipped()).denoise(pixels))
+
+
 @pytest.mark.parametrize("shape", [(40, 50), (8, 9, 3)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_a_picture_of_one_colour_is_clean(shape: tuple[int, ...], dtype: str) -> None:

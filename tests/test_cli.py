@@ -339,10 +339,8 @@ def test_independent_noise_gets_a_network_of_its_own(
 
 def test_what_cannot_be_fitted_does_not_hold_up_the_others(tmp_path: Path) -> None:
     photo = save(tmp_path / "in" / "photo.png", alike(picture(41, 45, 3)))
-    depth = picture(41, 45, 3, dtype="float32")
-    depth[3, 4] = np.nan
-    save(tmp_path / "in" / "depth.npy", depth)
-    base = ("denoise", tmp_path / "in", "--nan", "mask", "-o")
+    save(tmp_path / "in" / "depth.npy", picture(2, 45, 3, dtype="float32"))  # 3 are needed
+    base = ("denoise", tmp_path / "in", "-o")
     text = words(run(*base, tmp_path / "out", code=1))
     assert "depth.npy: none of the 1 colour float pictures can be trained on" in text
     assert "1 file could not be denoised" in text

@@ -22,6 +22,7 @@ from masked_denoise.evaluate import (
     pair_name,
 )
 from masked_denoise.images import ImageFile, find_images, write_image
+from masked_denoise.values import CountRange
 
 RANDOM = np.random.default_rng(5)
 
@@ -206,5 +207,5 @@ def test_counts_are_scored_on_their_own_scale(tmp_path: Path) -> None:
     for name, pixels in (("clean", clean), ("noisy", clean + np.uint16(40))):
         write_image(tmp_path / f"{name}.tif", ImageFile(pixels))
     pairs = [Pair("a", tmp_path / "noisy.tif", tmp_path / "clean.tif")]
-    found = evaluate_pairs(pairs, value_range={tmp_path / "noisy.tif": (0.0, 4000.0)})
+    found = evaluate_pairs(pairs, value_range={tmp_path / "noisy.tif": CountRange(0, 4000)})
     assert found.scores[0].psnr == pytest.approx(40, abs=0.5)  # 8 bits

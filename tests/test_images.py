@@ -861,9 +861,16 @@ def test_xmp_says_that_the_picture_is_upright(tmp_path: Path) -> None:
     assert read_image(tmp_path / "b.png").xmp == b"<tiff:Orientation>1</tiff:Orientation>"
 
 
-def test_xmp_that_a_jpeg_cannot_hold_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="70000 bytes; write"):
-        write_image(tmp_path / "a.jpg", replace(IMAGE, xmp=bytes(70000)))
+def test_xmp_that_a_jpeg_cannot_hold_is_left_out(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg", replace(IMAGE, xmp=bytes(70000)))
+    assert read_image(tmp_path / "a.jpg").xmp is None
+
+
+def test_xmp_of_two_bytes_a_letter_becomes_utf_8(tmp_path: Path) -> None:
+    wide = xmp_with(6).decode().encode("utf-16")
+    write_image(tmp_path / "a.tif", replace(IMAGE, xmp=wide))
+    write_image(tmp_path / "b.png", read_image(tmp_path / "a.tif"))
+    assert read_image(tmp_path / "b.png").xmp == xmp_with(1)
 
 
 def test_a_tiff_that_ends_after_its_first_bytes_is_cut_off(tmp_path: Path) -> None:

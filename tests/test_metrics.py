@@ -221,3 +221,13 @@ def test_floats_that_are_on_another_scale_are_told() -> None:
         warnings.simplefilter("error")
         score(clean / 255, (clean / 255) ** 2)
         score(clean.astype(np.uint8), clean.astype(np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">u2"])
+def test_another_byte_order_gives_the_same(dtype: str) -> None:
+    random = np.random.default_rng(0)
+    clean = (random.random((9, 9)) * (1000 if dtype == ">u2" else 1)).astype(dtype)
+    native = clean.astype(clean.dtype.newbyteorder("="))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert psnr(clean, clean[::-1]) == psnr(native, native[::-1])

@@ -218,3 +218,16 @@ def test_a_first_parameter_that_is_no_float() -> None:
             return self.conv(image)  # type: ignore[no-any-return]
 
     assert probe(Counted(), 3).size_multiple == 1
+
+
+def test_buffers_that_are_not_there_yet_or_not_a_number() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.LazyBatchNorm2d()
+            self.register_buffer("hole", torch.full((1,), torch.nan).expand(4))
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.norm(self.conv(image))  # type: ignore[no-any-return]
+
+    assert probe(Odd(), 3).size_multiple == 1

@@ -35,6 +35,7 @@ from masked_denoise.presets import PRESETS
 from masked_denoise.training.schedule import UNKNOWN, Schedule
 from masked_denoise.training.settings import FitSettings, fit_settings
 from masked_denoise.training.validation import CleanPairs, Scores
+from masked_denoise.values import CountRange
 
 FAST: dict[str, Any] = {"batch_size": 2, "crop": 16, "progress": False}
 
@@ -884,6 +885,36 @@ def test_counts_in_16_bits_train_as_the_same_counts_in_floats() -> None:
     assert make().fit(list(bytes_), steps=1, **FAST).value_range is None
     bright = np.concatenate([few, np.full_like(few, 60000)])
     assert make().fit(list(bright), steps=1, **FAST).value_range is None
+
+
+def test_a_range_of_counts_is_not_that_of_floats_or_bytes() -> None:
+    floats = 255 * np.random.default_rng(0).random((48, 48, 3)).astype(np.float32)
+    denoiser = make().fit(floats, steps=2, **FAST)
+    assert denoiser.value_range is not None
+    deep = (floats / 255 * 65535).astype(np.uint16)
+    bytes_ = floats.astype(np.uint8)
+    one, other = denoiser.denoise(deep) / 65535, denoiser.denoise(bytes_) / 255
+    assert np.abs(one - other).max() < 0.02
+
+
+def test_integers_keep_their_scale_where_something_rests_on_it() -> None:
+    few = np.random.default_rng(0).integers(100, 900, (48, 48, 3)).astype(np.uint16)
+    given = make(noise_level=[(1e-4, 0.0)]).fit(few, steps=1, **FAST)
+    assert given.value_range is None
+    bright = make().fit(few * np.uint16(60), steps=1, **FAST)
+    assert bright.fit(few, steps=1, **FAST).value_range is None
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_clean_pictures_of_another_depth_are_scored_on_their_own_scale(counts: bool) -> None:
+    clean = np.random.default_rng(0).integers(0, 256, (24, 24, 3)).astype(np.uint8)
+    denoiser = make()
+    pairs = [(clean, clean / 255), (clean, clean * np.uint16(257)), (clean, clean)]
+    if counts:
+        denoiser.value_range = CountRange(0, 255)
+        pairs = [(one.astype(np.uint16), clean.astype(np.uint16)) for one, _ in pairs]
+    found = [CleanPairs([pair]).score(denoiser) for pair in pairs]
+    assert np.ptp(found) < 0.1
 
 
 def test_a_range_of_counts_comes_back_and_holds_for_a_student(tmp_path: Path) -> None:

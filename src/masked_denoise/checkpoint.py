@@ -26,6 +26,7 @@ from .denoiser import AsymmetricMaskDenoiser
 from .errors import CheckpointError, MaskedDenoiseError, WeightsError
 from .refine import Refinement
 from .scheme import SCHEMES, MaskScheme, create_scheme
+from .values import CountRange, ValueRange
 from .weights import WEIGHTS as WEIGHTS
 from .weights import WeightsFile, make_empty
 from .weights import load_weights as load_weights
@@ -154,7 +155,17 @@ def recipe_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
         "value_range": None if denoiser.value_range is None else list(denoiser.value_range),
         "preset": denoiser.preset,
     }
+    if isinstance(denoiser.value_range, CountRange):
+        recipe["counts"] = True
     return recipe if levels is None else {**recipe, "noise_level": [list(one) for one in levels]}
+
+
+def range_of_recipe(recipe: Mapping[str, Any]) -> ValueRange | None:
+    """Return the range of values that a recipe tells."""
+    if recipe["value_range"] is None:
+        return None
+    low, high = recipe["value_range"]
+    return CountRange(low, high) if recipe.get("counts") else (low, high)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -270,12 +281,11 @@ def _build(
             "chroma_radius", "turns", "preset",
         )
     }  # fmt: skip
-    value_range = config["value_range"]
     try:
         settings |= {
             "scheme": _make_scheme(config["scheme"], scheme, where),
             "refine": Refinement(**config["refine"]) if config["refine"] else False,
-            "value_range": None if value_range is None else (value_range[0], value_range[1]),
+            "value_range": range_of_recipe(config),
             "dct_threshold": config.get("dct_threshold", 0.0),
         }
         if backbone is not None:

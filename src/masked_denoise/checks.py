@@ -61,4 +61,8 @@ def range_of_values(value: Any) -> tuple[float, float]:
     ends = [number("value_range", one, needed) for one in value]
     if len(ends) != 2 or not ends[0] < ends[1]:
         raise SettingError(f"value_range is {value!r}; {needed} is needed")
-    return ends[0], ends[1]
+    low, high = ends
+    if hasattr(value, "_fields"):  # a tuple of a kind of its own
+        kind: Any = type(value)
+        return kind(low, high)  # type: ignore[no-any-return]
+    return low, high

@@ -23,7 +23,8 @@ _REQUIRED = {
     "preset",
 }  # fmt: skip
 _OPTIONAL = {
-    "training", "weights_sha256", "channels_last", "noise_level", "dct_threshold", "given", *ABOUT,
+    "training", "weights_sha256", "channels_last", "noise_level", "dct_threshold", "given",
+    "counts", *ABOUT,
 }  # fmt: skip
 _LARGEST_FILE = 4 << 20  # bytes
 _LARGEST_NUMBER = 10**7  # of a network's or scheme's arguments: no width, depth or size is larger
@@ -257,6 +258,7 @@ _RULES: dict[str, Rule] = {
     "turns": _BOOL,
     "residual": _BOOL,
     "value_range": Rule(_is_range, "null, or a list of two numbers"),
+    "counts": _BOOL,
     "preset": _TEXT,
     "training": Rule(lambda value: value is None or type(value) is dict, "an object"),
     "channels_last": _BOOL,

@@ -75,8 +75,9 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             (`threshold_cosines`), 0 for none. Default 0.07, which is 18 of 255.
         turns: whether the network sees every pass, and every draw of R3, turned or mirrored another
             way. Default True. Passes of a student, which could not differ otherwise, always are.
-        value_range: (low, high) of float images; integers scale by their dtype. Where it ends
-            beyond 2, as of counts, integers of more than 8 bits take it, too: 12 bits stored in 16.
+        value_range: (low, high) of float images; integers scale by their dtype. Those of more than
+            8 bits take it, too, where it is a `masked_denoise.values.CountRange(low, high)`, as
+            `fit` finds it for 12 bits stored in 16.
         noise_level: for observation="measured": (slope, offset) of the noise's variance over the
             value of a pixel, where white is 1; one pair for all channels, or one for each. Default:
             every `fit` finds it. What is given here, or set later, stays (as long as the object

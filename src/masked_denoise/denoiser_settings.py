@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from .checks import number, range_of_values, whole
@@ -183,7 +184,7 @@ class DenoiserSettings(nn.Module):
             PixelDownsample(stride)
         if not self.train_strides:
             raise SettingError("train_stride is empty; a stride, or several, is needed")
-        if not isinstance(self.turns, bool):
+        if not isinstance(self.turns, bool | np.bool_):
             raise SettingError(f"turns is {self.turns!r}; True or False is needed")
         if not isinstance(self.passes, Integral) or self.passes < 1:
             raise SettingError(f"passes is {self.passes!r}; 1 or more is needed")

@@ -17,7 +17,7 @@ from .errors import DataError, MaskedDenoiseError, PixelError
 from .images import find_images, read_image
 from .jobs.survey import Failure
 from .metrics import score
-from .values import scale_of
+from .values import range_in_use
 
 Array = NDArray[Any]
 Denoise = Callable[[Array], Array]
@@ -222,11 +222,11 @@ def _score(
 
 def _unit(pixels: Array, value_range: ValueRange | None, clean: Path | None = None) -> Array:
     """Return floats and counts on the 0..1 scale, integers as they are; refuse what is off it."""
-    low, scale = scale_of(pixels.dtype.name, value_range)
-    if pixels.dtype.kind != "f" and (low, scale) == scale_of(pixels.dtype.name, None):
+    if pixels.dtype.kind != "f" and range_in_use(pixels.dtype.name, value_range) is None:
         return pixels
     if value_range is not None:
-        return np.asarray((pixels.astype(np.float64) - low) / scale)
+        low, high = value_range
+        return np.asarray((pixels.astype(np.float64) - low) / (high - low))
     if clean is not None and np.isfinite(pixels).all():
         low, high = float(pixels.min()), float(pixels.max())
         if low < -_NEAR or high > 1 + _NEAR:

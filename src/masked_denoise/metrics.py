@@ -182,7 +182,8 @@ def _pair(
 
 def _warn_of_scale(x: Tensor, stored: ImageLike) -> None:
     """Warn where an image, divided by the range of its dtype, cannot be on the 0..1 scale."""
-    dtype = str(stored.dtype).removeprefix("torch.")
+    dtype = stored.dtype.name if isinstance(stored, np.ndarray) else str(stored.dtype)
+    dtype = dtype.removeprefix("torch.")
     if dtype == "uint8":
         return
     mean, top = float(x.mean()), float(x.max())
@@ -197,7 +198,7 @@ def _warn_of_scale(x: Tensor, stored: ImageLike) -> None:
                 stacklevel=4,
             )
     elif 0 < top <= DIM:
-        white = float(torch.iinfo(getattr(torch, dtype)).max)
+        white = float(np.iinfo(dtype).max)
         warnings.warn(
             f"values of {dtype} up to {round(top * white)} are taken to be on its scale, where "
             f"white is {white:.0f}: the numbers are far too good if it is not; divide both images "

@@ -73,7 +73,8 @@ class NoiseReport:
         advice: Why, in a sentence or two.
         images: How many images were measured.
         patches: How many half patches were found flat and measured.
-        value_range: (black, white) of float images on their own scale; (0, 1) for integers.
+        value_range: (black, white) of float images on their own scale; (0, 1) for integers, unless
+            a `CountRange` was given.
         sharpness: Of the images, noisy as they are, seen pixel by pixel; the median. Below 0.5 they
             are smooth, as photographs are.
     """

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
+from .checks import whole
 from .errors import BackboneError, SettingError
 from .hashing import Key
 from .pixels import PixelDownsample
@@ -119,8 +121,7 @@ def check_scheme(scheme: MaskScheme, *, trains: bool = True) -> None:
         scheme: of the denoiser, or the one that it denoises with.
         trains: whether it is for training, too, where some pixels need no branch.
     """
-    whole_number = isinstance(scheme.branches, int) and not isinstance(scheme.branches, bool)
-    if not whole_number or not 1 <= scheme.branches < NOBODY + 1:
+    if not 1 <= whole(f"{type(scheme).__name__}.branches", scheme.branches) <= NOBODY:
         raise SettingError(
             f"{type(scheme).__name__} has branches {scheme.branches!r}; a whole number from 1 to "
             f"{NOBODY} is needed"
@@ -140,22 +141,31 @@ def check_scheme(scheme: MaskScheme, *, trains: bool = True) -> None:
     wrong = label[(label >= scheme.branches) & (label != NOBODY)]
     if len(wrong):
         raise label_error(scheme, f"branch {int(wrong[0])}", grid)
-    scored = [scheme.scored(label, branch) for branch in range(scheme.branches)]
-    often = torch.stack([one.expand(label.shape) for one in scored]).sum(0)
-    denoises = scheme.inference is None
-    if int(often.max()) > 1 or (denoises and int(often.min()) < 1):
-        how_often = "several branches score" if int(often.max()) > 1 else "no branch scores"
+    try:
+        scored = [scheme.scored(label, branch) for branch in range(scheme.branches)]
+        hidden = [scheme.hidden(label, branch) for branch in range(scheme.branches)]
+        often = torch.stack([one.expand(label.shape) for one in scored]).sum(0)
+        leaks = [b for b, one in enumerate(scored) if bool((one & ~hidden[b]).any())]
+    except Exception:  # these, too, may know one size only
+        return
+    name = type(scheme).__name__
+    if int(often.max()) > 1:
         raise SettingError(
-            f"{type(scheme).__name__} has pixels that {how_often}: one branch must score each "
-            "where it denoises (Eq. 7), and no more than one in training; change label() or "
-            "scored(), or denoise with another scheme, such as inference=RandomPartition(2)"
+            f"{name} has pixels that several branches score; no more than one may score each (Eq. "
+            "3, 7): change label() or scored()"
         )
-    leaks = [b for b, one in enumerate(scored) if (one & ~scheme.hidden(label, b)).any()]
+    if scheme.inference is None and int(often.min()) < 1:
+        warnings.warn(
+            f"{name} has pixels that no branch scores: where it denoises, the first branch makes "
+            "them, and may have seen them; give it another scheme for that, such as "
+            "inference=RandomPartition(2)",
+            stacklevel=4,
+        )
     if trains and leaks and not (scheme.blind or isinstance(scheme, NothingHidden)):
         raise SettingError(
-            f"branch {leaks[0]} of {type(scheme).__name__} sees pixels that it scores, and would "
-            "learn to copy their noise; hide them in hidden(), or set blind = True where the "
-            "backbone itself cannot see the pixel that it predicts"
+            f"branch {leaks[0]} of {name} sees pixels that it scores, and would learn to copy "
+            "their noise; hide them in hidden(), or set blind = True where the backbone itself "
+            "cannot see the pixel that it predicts"
         )
 
 
@@ -248,7 +258,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
         (module, name, buffer, buffer.clone())
         for module in network.modules()
         for name, buffer in module._buffers.items()
-        if buffer is not None
+        if buffer is not None and not is_lazy(buffer)
     ]
     network.eval()
     try:
@@ -259,7 +269,8 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for module, name, buffer, before in buffers:
                 module._buffers[name] = buffer
-                if not torch.equal(buffer, before):
+                same = (buffer == before) | ((buffer != buffer) & (before != before))  # NaN
+                if not bool(same.all()):
                     buffer.copy_(before)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,14 @@ from .transfer import to_host
 
 Picture = TypeVar("Picture", Tensor, NDArray[np.generic])
 ValueRange = tuple[float, float]
+
+
+class CountRange(NamedTuple):
+    """A range of values that integers of more than 8 bits have, too, in place of their dtype's."""
+
+    low: float
+    high: float
+
 
 _INTEGERS = ("uint8", "uint16", "int16", "uint32", "int32")  # of pictures
 _DOUBLE = ("uint32", "int32", "float64")  # do not fit into float32
@@ -62,8 +70,7 @@ def to_batch(
         picture: tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C). Integers are
             divided by the largest value of their dtype (bool is refused); floats stay as they
             are, or `value_range` is mapped to 0..1.
-        value_range: (low, high) of float values, and of integers where it is one of counts
-            (`scale_of`).
+        value_range: (low, high) of float values, and of integers where it is a `CountRange`.
 
     Raises:
         SizeError: the number of dimensions is not one of these, or a side is empty.
@@ -223,24 +230,28 @@ def scale_of(dtype: str, value_range: ValueRange | None) -> tuple[float, float]:
     """Return (low, scale): stored = low + scale · value.
 
     Integers have the scale of their dtype. Those of more than 8 bits have the range of values
-    instead, as floats have, where it is one of counts (it ends beyond `WHITE`).
+    instead, as floats have, where it is a `CountRange`.
 
     Args:
         dtype: its name.
         value_range: (low, high), None for 0 to 1.
 
-    >>> scale_of("uint16", None), scale_of("uint16", (0, 4095)), scale_of("uint16", (-0.1, 1.1))
-    ((0.0, 65535.0), (0.0, 4095.0), (0.0, 65535.0))
+    >>> scale_of("uint16", (0, 4095)), scale_of("uint16", CountRange(0, 4095))
+    ((0.0, 65535.0), (0.0, 4095.0))
     """
     if "int" in dtype:
         info = np.iinfo(dtype)
-        counts = value_range is not None and info.bits > 8 and value_range[1] > WHITE
-        if not counts:
+        if info.bits == 8 or not isinstance(value_range, CountRange):
             return 0.0, float(info.max)
     if value_range is None:
         return 0.0, 1.0
     low, high = range_of_values(value_range)
     return low, high - low
+
+
+def range_in_use(dtype: str, value_range: ValueRange | None) -> ValueRange | None:
+    """Return the range where it is the scale of pictures of a dtype; None where that is its own."""
+    return None if scale_of(dtype, value_range) == scale_of(dtype, None) else value_range
 
 
 def _without_mps(batch: Tensor) -> Tensor:

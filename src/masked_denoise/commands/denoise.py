@@ -293,8 +293,10 @@ def _float_ranges(
         takes: the model of each source; where there is none, another's range is taken.
         given: the model that was named, by its channels; or none.
     """
+    from ..values import CountRange
+
     known = (model.value_range for model in (*takes.values(), *given.values()))
-    usual = next((one for one in known if one is not None), None)
+    usual = next((one for one in known if one and not isinstance(one, CountRange)), None)
     return {
         place: takes[task.source].value_range if task.source in takes else usual
         for task in tasks
@@ -327,20 +329,13 @@ def _tell_scores(
         terminal.say(f"PSNR {psnr} dB, SSIM {ssim} ({CONVENTION})")
 
 
-def _range_in_use(dtype: str, value_range: ValueRange | None) -> ValueRange | None:
-    """Return the range where it is the scale of pictures of a dtype."""
-    from ..values import scale_of
-
-    low, scale = scale_of(dtype, value_range)
-    return None if (low, scale) == scale_of(dtype, None) else (low, low + scale)
-
-
 def _report(
     path: Path, results: Sequence[Task], partners: Partners, ranges: Ranges, summary: Summary
 ) -> None:
     """Write the page."""
     from ..images import read_image
     from ..report.page import ReportEntry, write_report
+    from ..values import range_in_use
 
     seconds = {done.task: done.seconds for done in summary.done}
 
@@ -353,7 +348,7 @@ def _report(
                 denoised,
                 read_image(partners[task.source]).pixels if task.source in partners else None,
                 {"Seconds": seconds[task]} if task in seconds else {},
-                _range_in_use(noisy.dtype.name, ranges[task.source]),
+                range_in_use(noisy.dtype.name, ranges[task.source]),
             )
 
     write_report(path, entries())

@@ -170,9 +170,11 @@ def _upright_exif(exif: bytes | None) -> bytes | None:
 
 
 def _upright_xmp(xmp: bytes | None) -> bytes | None:
-    """Return XMP with orientation 1, whether it is an attribute or an element."""
+    """Return XMP in UTF-8, with orientation 1, whether that is an attribute or an element."""
     if not xmp:
         return None
+    if xmp[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        xmp = xmp.decode("utf-16", "replace").encode()
     return re.sub(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))[2-8]", rb"\g<1>1", xmp)
 
 
@@ -254,9 +256,8 @@ def _encode_jpeg(image: ImageFile, pixels: Array, quality: int) -> bytes:
     if not image.xmp:
         return data
     body = _XMP_OF_JPEG + image.xmp
-    if len(body) > 65533:
-        size = len(image.xmp)
-        raise SettingError(f"jpeg holds 64 kB of XMP and the image has {size} bytes; {_USE_PNG}")
+    if len(body) > 65533:  # more than a segment holds; no viewer needs it
+        return data
     end = _end_of_head(data)
     return data[:end] + struct.pack(">2sH", b"\xff\xe1", len(body) + 2) + body + data[end:]
 

@@ -46,7 +46,7 @@ def read_page(path: Path) -> tuple[Array, Array | None, dict[str, Any]]:
 
     with tifffile.TiffFile(path) as tiff:
         pages = [page.aspage() for page in tiff.pages]
-        pages = [page for page in pages if not page.is_reduced]
+        pages = [page for page in pages if not page.is_reduced] or pages
         if not pages:
             raise ImageReadError("the file is cut off: there is no picture in it")
         if len(pages) != 1 or tiff.series[0].size != pages[0].size:

@@ -24,9 +24,10 @@ _BLOCK = 16  # side of the squares in which the level is taken
 _ROWS = 32  # of squares in a picture, about, at most
 _CLIPPED = 0.2  # share of black and white pixels with which a square tells nothing
 _CALM = 0.25  # share of the squares that are calmer than the one that counts
-_DRAWN = 0.65  # in three of four squares with any edge fewer pixels differ from a neighbour
-"""Of text on a screen 0.40 to 0.56 do, of photographs, even of little noise and much compressed,
-0.80 and more."""
+_DRAWN = {0.75: 0.65, 0.98: 0.8}
+"""In so large a share of the squares with any edge, less of the pixels of a drawing differ from a
+neighbour. Of text on a screen 0.40 to 0.56 and 0.60 to 0.78 do; of photographs, even of little
+noise and much compressed, 0.80 and more, and 1."""
 
 
 def was_clean(pixels: NDArray[Any], denoised: NDArray[Any], *, strength: float = 1.0) -> bool:
@@ -45,7 +46,7 @@ def was_clean(pixels: NDArray[Any], denoised: NDArray[Any], *, strength: float =
     noisy = _squares(pixels)
     busy = _busy(noisy)
     busy = busy[busy > 0]
-    if len(busy) and float(busy.quantile(0.75)) < _DRAWN:
+    if len(busy) and all(float(busy.quantile(share)) < most for share, most in _DRAWN.items()):
         return True
     levels = _deviations(noisy, _squares(denoised))
     return bool(levels) and float(np.quantile(levels, _CALM)) < CLEAN * strength

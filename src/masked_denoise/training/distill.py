@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import SettingError
-from ..values import ValueRange, scale_of
+from ..values import ValueRange, range_in_use
 from .batches import Batches, pictures_from
 from .crops import CropBatches
 from .loop import train
@@ -151,7 +151,7 @@ def _with_target(window: Array, denoise: Denoise, value_range: ValueRange | None
 
     8 bits become 16, which are the same values on the 0..1 scale, with room for finer targets.
     """
-    if window.dtype == np.uint8 and scale_of("uint16", value_range) == scale_of("uint16", None):
+    if window.dtype == np.uint8 and range_in_use("uint16", value_range) is None:
         window = window.astype(np.uint16) * 257
     elif window.dtype.kind == "f":
         window = window.astype(np.float32)

@@ -146,7 +146,8 @@ def noise_like(pictures: Sequence[Array], value_range: ValueRange | None = None)
     """Return camera noise that reaches the level of most noisy pictures; at least the usual range.
 
     Args:
-        pictures: (C, H, W); integers on the scale of their dtype, floats on that of `value_range`.
+        pictures: (C, H, W); integers on the scale of their dtype, floats and counts on that of
+            `value_range`.
         value_range: (low, high) of floats; default (0, 1).
     """
     levels = []

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..backbones import backbone_info
-from ..checkpoint import FORMAT, recipe_of, save_model
+from ..checkpoint import FORMAT, range_of_recipe, recipe_of, save_model
 from ..errors import MaskedDenoiseError, SettingError, TrainingError
 from ..hashing import Key, Purpose
 from ..memory import held_memory
@@ -143,9 +143,11 @@ def _prepared(
             before = state["settings"].get("optimizer", "adamw")
             settings = replace(settings, optimizer=before)
         check_same_run(state, denoiser, settings, accelerator.num_processes)
-        denoiser.value_range = state["recipe"]["value_range"]
+        denoiser.value_range = range_of_recipe(state["recipe"])
     batches = make_batches((accelerator.process_index, accelerator.num_processes))
-    found = find_range(denoiser, batches) if kind.finds_range else None
+    found = find_range(denoiser, batches) if kind.finds_range and state is None else None
+    if state is not None and kind.finds_range:
+        batches.value_range = denoiser.value_range
     advice = decide(denoiser, batches, accelerator) if undecided and state is None else None
     if advice is not None:
         settings = _decided(denoiser, given or {}, accelerator)

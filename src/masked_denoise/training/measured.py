@@ -13,7 +13,7 @@ from ..inference import denoise_batch
 from ..noise import measure_noise
 from ..observation import SMALLEST, NoiseLevel, find_levels
 from ..presets import preset
-from ..values import ValueRange, to_batch
+from ..values import CountRange, ValueRange, to_batch
 from .batches import Batches
 from .settings import FitSettings, fit_settings
 
@@ -61,15 +61,18 @@ def decide(
 def find_range(denoiser: AsymmetricMaskDenoiser, batches: Batches) -> str | None:
     """Measure the range of images not on the usual scale, unless it is known; return it in words.
 
-    The denoiser keeps it; the batches are told.
+    The denoiser keeps it; the batches are told. Integers keep the scale of their dtype where that
+    is what a noise level was given for, or weights have learnt.
     """
-    measured = denoiser.value_range is None
-    if measured:
-        denoiser.value_range = batches.measure()
+    found = batches.measure() if denoiser.value_range is None else None
+    if isinstance(found, CountRange) and (denoiser.level_given or denoiser.fit_record):
+        found = None
+    if found is not None:
+        denoiser.value_range = found
     batches.value_range = denoiser.value_range
-    if not measured or denoiser.value_range is None:
+    if found is None:
         return None
-    low, high = denoiser.value_range
+    low, high = found
     return (
         f"the values are not on the usual scale: measured value_range=({low:.6g}, {high:.6g}), "
         "which the denoiser keeps"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import DataError, ImageReadError, PixelError, SizeError
 from ..hashing import Key, Purpose, hash_key
-from ..values import BLACK, DIM, WHITE, ValueRange, to_batch
+from ..values import BLACK, DIM, CountRange, ValueRange, to_batch
 
 Array = NDArray[Any]
 Paths = str | Path | Iterable[str | Path]
@@ -265,7 +265,7 @@ def range_of_all(arrays: Sequence[Array]) -> ValueRange | None:
     if any(array.max() > DIM * np.iinfo(array.dtype).max for array in arrays):
         return None
     low, high = _quantiles(np.concatenate([array.ravel() for array in arrays]))
-    return (low, high) if high > max(low, WHITE) else None
+    return CountRange(low, high) if high > low else None
 
 
 def _quantiles(values: Array) -> tuple[float, float]:

@@ -118,7 +118,8 @@ def smaller(picture: Array, factor: float, value_range: ValueRange | None = None
     """Return a picture made smaller, uint8 (C, h, w); what noise it had shrinks, too.
 
     Args:
-        picture: (C, H, W); integers on the scale of their dtype, floats on that of `value_range`.
+        picture: (C, H, W); integers on the scale of their dtype, floats and counts on that of
+            `value_range`.
         factor: how many times smaller each side becomes, 1 or more.
         value_range: (low, high) of floats; default (0, 1).
     """

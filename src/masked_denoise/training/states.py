@@ -116,7 +116,11 @@ def check_same_run(
     """Raise CheckpointError, naming what changed, where a run cannot go on as it began."""
     if "optimizer" not in state:
         raise CheckpointError("only last.pt can be resumed; this file holds weights for use")
-    before = {"compile": False, "optimizer": "adamw"} | state["settings"] | state["recipe"]
+    before = (
+        {"compile": False, "optimizer": "adamw", "counts": False}
+        | state["settings"]
+        | state["recipe"]
+    )
     before["processes"] = state["processes"]
     now = {**settings.to_json(), **recipe_of(denoiser), "processes": processes}
     if denoiser.value_range is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError, PixelError, SizeError
 from ..hashing import Purpose
-from ..values import middle, scale_of
+from ..values import middle, range_in_use
 from .pictures import Array
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Validation(Protocol):
 class CleanPairs:
     """Mean PSNR in dB of the denoised middles (at most 256 x 256) of pictures with a clean twin.
 
-    One pass of `denoise` is scored, at the scale of the pictures: 0 to the top of an integer
-    dtype, 0 to 1 of floats, or the denoiser's `value_range`.
+    One pass of `denoise` is scored, each picture on its own scale: 0 to the top of an integer
+    dtype, 0 to 1 of floats; or both on that of the denoiser's `value_range`, where it is in use.
 
     Args:
         pairs: (noisy, clean) pictures, arrays or tensors as `denoise` takes them; or two folders,
@@ -85,9 +85,9 @@ class CleanPairs:
         total = 0.0
         for noisy, clean in self.pairs:
             output = denoiser.denoise(noisy, passes=1)
-            dtype = str(noisy.dtype).removeprefix("torch.")
-            _, scale = scale_of(dtype, denoiser.value_range)
-            decibel = float(psnr(output, clean, data_range=scale).mean())
+            used = range_in_use(str(noisy.dtype).removeprefix("torch."), denoiser.value_range)
+            span = None if used is None else used[1] - used[0]
+            decibel = float(psnr(output, clean, data_range=span).mean())
             if math.isnan(decibel):
                 raise PixelError("a clean picture of the validation has NaN or infinite pixels")
             total += min(decibel, 200.0)
