@@ -271,7 +271,7 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
         "share of a pixel's own value": config["observation"],
         "radius of chroma smoothing": config["chroma_radius"],
         "cosine threshold": config.get("dct_threshold", 0.0),
-        "value range": config["value_range"] or "as they come",
+        "value range of floats": config["value_range"] or "as they come",
         "preset": config["preset"] or "default",
         "written by": f"masked-denoise {config['library_version']}",
     }
