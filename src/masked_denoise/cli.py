@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -49,11 +50,8 @@ class Commands(TyperGroup):
             Terminal().error(error)
             raise typer.Exit(WRONG) from error
         except KeyboardInterrupt as error:
-            rest = (
-                "; --skip-existing goes on with the rest"
-                if ctx.invoked_subcommand == "denoise"
-                else ""
-            )
+            denoises = ctx.invoked_subcommand == "denoise"
+            rest = "; --skip-existing goes on with the rest" if denoises else ""
             Terminal().error(f"stopped with Ctrl-C; no file is half written{rest}")
             raise typer.Exit(INTERRUPTED) from error
 
@@ -106,10 +104,7 @@ def _common(
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    words = sys.argv[1:]
-    if any(
-        not word and before != "--suffix" for before, word in zip(["", *words], words, strict=False)
-    ):
+    if "" in (word for before, word in pairwise(sys.argv) if before != "--suffix"):
         Terminal().error("an argument is empty, as of a variable that is not set; give all of them")
         sys.exit(WRONG)
     app(prog_name="masked-denoise")

@@ -15,7 +15,7 @@ from .backbones import backbone_info, create_backbone
 from .backbones.spandrel_model import Backbone, unwrap
 from .calls import CallMemory, predict
 from .checks import number, whole
-from .denoiser_settings import DenoiserSettings
+from .denoiser_settings import UNIT, DenoiserSettings
 from .errors import SettingError, SizeError
 from .hashing import Key, Purpose, hash_key
 from .inference import TILE, denoise_batch
@@ -23,9 +23,10 @@ from .losses import LossKind, target_loss, total_loss
 from .memory import held_memory
 from .ops import MaskedImage
 from .ops.masked import DistanceKind
-from .probe import Traits, check_scheme, probe, warn_unless_blind
+from .probe import Traits, probe, warn_unless_blind
 from .refine import Refinement
 from .scheme import MaskScheme, NothingHidden
+from .scheme_trial import check_scheme
 from .transfer import to_device
 from .uncertainty import check_draws, deviation_of
 from .values import (
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .camera_noise import CameraNoise
-
-STRENGTH = "a number from 0 to 1"  # needed
 
 
 class AsymmetricMaskDenoiser(DenoiserSettings):
@@ -704,9 +703,9 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             raise SettingError(f"passes is {passes}; 1 or more is needed")
         if return_std:
             check_draws(self, passes)
-        seed, strength = whole("seed", seed), number("strength", strength, STRENGTH)
+        seed, strength = whole("seed", seed), number("strength", strength, UNIT)
         if not 0 <= strength <= 1:
-            raise SettingError(f"strength is {strength}; {STRENGTH} is needed")
+            raise SettingError(f"strength is {strength}; {UNIT} is needed")
         if nan not in ("error", "mask"):
             raise SettingError(f"nan is {nan!r}; 'error' or 'mask' is needed")
         batch, form = to_batch(image, value_range=self.value_range)

@@ -25,7 +25,7 @@ _DECIDED = (
     "dct_threshold", "turns", "residual",
 )  # fmt: skip
 """What a preset decides; see `AsymmetricMaskDenoiser.decide`."""
-_THRESHOLD, _SHARE = "a number from 0 to 1", 'a share in [0, 1) or "measured"'
+UNIT, _SHARE = "a number from 0 to 1", 'a share in [0, 1) or "measured"'
 
 
 class DenoiserSettings(nn.Module):
@@ -158,7 +158,7 @@ class DenoiserSettings(nn.Module):
         share = recipe["observation"]
         self.observation = share if share == "measured" else number("observation", share, _SHARE)
         self.chroma_radius = whole("chroma_radius", recipe["chroma_radius"])
-        self.dct_threshold = number("dct_threshold", recipe["dct_threshold"], _THRESHOLD)
+        self.dct_threshold = number("dct_threshold", recipe["dct_threshold"], UNIT)
         self.turns = recipe["turns"]
         self._check_settings()
         residual: bool | str = recipe["residual"]
@@ -189,7 +189,7 @@ class DenoiserSettings(nn.Module):
         if not isinstance(self.passes, Integral) or self.passes < 1:
             raise SettingError(f"passes is {self.passes!r}; 1 or more is needed")
         if not isinstance(self.dct_threshold, Real) or not 0 <= self.dct_threshold <= 1:
-            raise SettingError(f"dct_threshold is {self.dct_threshold!r}; {_THRESHOLD} is needed")
+            raise SettingError(f"dct_threshold is {self.dct_threshold!r}; {UNIT} is needed")
         if not isinstance(self.chroma_radius, Integral) or self.chroma_radius < 0:
             raise SettingError(
                 f"chroma_radius is {self.chroma_radius!r}; 0 pixels or more is needed"

@@ -112,7 +112,10 @@ def measure_noise(
     )  # fmt: skip
     patches = sum(int(np.count_nonzero(one.flat)) for one in measured)
     span = (low, high) if value_range is None else (float(value_range[0]), float(value_range[1]))
-    return NoiseReport(channels, *advice, len(measured), patches, span, sharp)
+    return NoiseReport(
+        **vars(advice), channels=channels, images=len(measured), patches=patches,
+        value_range=span, sharpness=sharp,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,8 @@ def _white(planes: Floats, *, deep: bool) -> float:
         planes: (C, H, W), of one image.
         deep: they were integers of more than 8 bits.
     """
-    low, high = float(planes.min()), float(planes.max())
-    if _leaves(float(planes.mean()), float(planes.mean())) and high > low:
+    low, high, mean = float(planes.min()), float(planes.max()), float(planes.mean())
+    if _leaves(mean, mean) and high > low:
         return high - low
     return high if deep and 0 < high <= DIM else 1.0
 

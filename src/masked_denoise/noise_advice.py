@@ -8,9 +8,8 @@ are not trained on at a stride that would cost them detail.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
-from .noise_report import NEGLIGIBLE_SIGMA, ChannelNoise, main_channel
+from .noise_report import NEGLIGIBLE_SIGMA, Advice, ChannelNoise, main_channel
 
 CORRELATION_LIMIT = 0.4
 """Noise counts as independent enough to train on below this."""
@@ -29,17 +28,6 @@ SMOOTH = 0.5  # sharpness below which images, noisy as they are, are smooth, as 
 SMOOTH_STRIDE, SHARP_STRIDE = 3, 2  # of training on them, and on others
 TELLING_SIGMA = 1 / 255  # noise of colour differences that is more than what rounding leaves
 LUMA_OVER_COLOUR = 2.5  # variance where it is calmest; of white noise it is 1.1
-
-
-class Advice(NamedTuple):
-    """What is advised; the names are those of `NoiseReport`."""
-
-    negligible: bool
-    independent: bool
-    reach: int
-    train_stride: int
-    stride: int
-    advice: str
 
 
 def advise(
@@ -69,10 +57,12 @@ def advise(
     if max(channel.sigma for channel in channels) < least:
         level = f"sigma is {luma.sigma:.4f} ({255 * luma.sigma / white:.2f} of 255)"
         return Advice(
-            True, False, 1, larger, 1,
-            f"There is nearly nothing to remove: {level}, less than half a step of 8 bits. If "
-            f"there is more than flat areas show, train at stride {larger}.",
-        )  # fmt: skip
+            negligible=True,
+            independent=False,
+            train_stride=larger,
+            advice=f"There is nearly nothing to remove: {level}, less than half a step of 8 bits. "
+            f"If there is more than flat areas show, train at stride {larger}.",
+        )
     white_noise = _colour_tells(named, luma_over_colour, TELLING_SIGMA * white)
     independent = white_noise
     if independent is None:
@@ -82,10 +72,11 @@ def advise(
     if white_noise and near >= limit:
         most = max(named[name].correlation[0] for name in ("Cb", "Cr"))
         return Advice(
-            False, independent, 1, 1, 1,
-            f"Train at stride 1: colour noise is independent from pixel to pixel ({most:.2f}), so "
-            f"that what luma shares ({near:.2f}) counts as texture. Denoise at stride 1.",
-        )  # fmt: skip
+            independent=independent,
+            advice=f"Train at stride 1: colour noise is independent from pixel to pixel "
+            f"({most:.2f}), so that what luma shares ({near:.2f}) counts as texture. Denoise at "
+            "stride 1.",
+        )
     telling, what = luma, "luma noise" if colour else "noise"
     if luma.sigma < least:
         telling = max(colour or channels, key=lambda channel: channel.sigma)
@@ -93,17 +84,17 @@ def advise(
     reach = _reach(telling, limit)
     if reach == 1:
         return Advice(
-            False, independent, 1, 1, 1,
-            f"Train at stride 1: neighbouring pixels have nearly independent {what} "
+            independent=independent,
+            advice=f"Train at stride 1: neighbouring pixels have nearly independent {what} "
             f"(correlation {telling.correlation[0]:.2f}, below {limit:.2f}). Denoise at stride 1.",
-        )  # fmt: skip
+        )
     reason = _why(what, telling, reach, limit, smooth=smooth)
     reason = f"Train at stride {larger}: {reason} Denoise at stride 1, which keeps more detail."
     there = [one.correlation[larger - 1] for one in colour if one.sigma >= least]
     blotch = max(there, default=0.0)
     if telling is luma and blotch > max(2 * limit, luma.correlation[larger - 1]):
         reason += f" Colour noise is coarser ({blotch:.2f} there): some blotches may stay."
-    return Advice(False, independent, reach, larger, 1, reason)
+    return Advice(independent=independent, reach=reach, train_stride=larger, advice=reason)
 
 
 def _colour_tells(

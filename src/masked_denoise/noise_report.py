@@ -55,12 +55,11 @@ class ChannelNoise:
         return np.sqrt(self.slope * np.asarray(intensity, np.float64) + self.offset)
 
 
-@dataclass(frozen=True)
-class NoiseReport:
-    """What `measure_noise` found; ``print(report)`` shows it as text.
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What the noise of images asks for.
 
     Attributes:
-        channels: One entry per channel, then the mixtures (luma and chroma for colour).
         negligible: Whether there is nearly nothing to remove: no channel has more noise than half a
             step of 8 bits, or of the brightest value where integers of more bits leave most of
             their scale empty.
@@ -71,6 +70,22 @@ class NoiseReport:
         train_stride: Advised stride of pixel downsampling in training, which `fit` takes by itself.
         stride: Advised stride at inference.
         advice: Why, in a sentence or two.
+    """
+
+    negligible: bool = False
+    independent: bool
+    reach: int = 1
+    train_stride: int = 1
+    stride: int = 1
+    advice: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseReport(Advice):
+    """What `measure_noise` found, and what it advises; ``print(report)`` shows it as text.
+
+    Attributes:
+        channels: One entry per channel, then the mixtures (luma and chroma for colour).
         images: How many images were measured.
         patches: How many half patches were found flat and measured.
         value_range: (black, white) of float images on their own scale; (0, 1) for integers, unless
@@ -80,12 +95,6 @@ class NoiseReport:
     """
 
     channels: tuple[ChannelNoise, ...]
-    negligible: bool
-    independent: bool
-    reach: int
-    train_stride: int
-    stride: int
-    advice: str
     images: int
     patches: int
     value_range: ValueRange

@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from .checks import whole
-from .errors import BackboneError, SettingError
-from .hashing import Key
-from .pixels import PixelDownsample
-from .scheme import NOBODY, MaskScheme, NothingHidden, check_fill, check_label, label_error
+from .errors import BackboneError
+from .scheme import MaskScheme
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)  # those of most networks first
 _OTHERS = (3, 5, 6, 7, 9, 10, 12, 14, 20, 24, 28, 40, 48, 56, 80, 96, 112)
@@ -108,64 +105,6 @@ def warn_unless_blind(
             "will learn to copy the noise. Take a blind-spot network, or a scheme that hides "
             "pixels, such as RandomPartition(2)",
             stacklevel=3,
-        )
-
-
-def check_scheme(scheme: MaskScheme, *, trains: bool = True) -> None:
-    """Raise SettingError where a scheme, tried on a small grid, cannot work on any.
-
-    The same holds for the scheme that it denoises with. A scheme may know labels of one size only,
-    such as recorded ones: then little can be told before it is used.
-
-    Args:
-        scheme: of the denoiser, or the one that it denoises with.
-        trains: whether it is for training, too, where some pixels need no branch.
-    """
-    if not 1 <= whole(f"{type(scheme).__name__}.branches", scheme.branches) <= NOBODY:
-        raise SettingError(
-            f"{type(scheme).__name__} has branches {scheme.branches!r}; a whole number from 1 to "
-            f"{NOBODY} is needed"
-        )
-    check_fill(scheme.fill, sparse=True)
-    if scheme.inference is not None:
-        check_scheme(scheme.inference, trains=False)
-    grid = PixelDownsample(2).grid(1, (16, 24))
-    try:
-        label = scheme.label(grid, Key())
-    except (NotImplementedError, TypeError):  # it has no label, or not of these arguments
-        raise
-    except Exception:  # of that size, perhaps; if it is of all, the first use shows it whole
-        return
-    if label.dtype != torch.uint8 or label.ndim != 4 or label.shape[1] != 1:
-        check_label(scheme, label, grid)
-    wrong = label[(label >= scheme.branches) & (label != NOBODY)]
-    if len(wrong):
-        raise label_error(scheme, f"branch {int(wrong[0])}", grid)
-    try:
-        scored = [scheme.scored(label, branch) for branch in range(scheme.branches)]
-        hidden = [scheme.hidden(label, branch) for branch in range(scheme.branches)]
-        often = torch.stack([one.expand(label.shape) for one in scored]).sum(0)
-        leaks = [b for b, one in enumerate(scored) if bool((one & ~hidden[b]).any())]
-    except Exception:  # these, too, may know one size only
-        return
-    name = type(scheme).__name__
-    if int(often.max()) > 1:
-        raise SettingError(
-            f"{name} has pixels that several branches score; no more than one may score each (Eq. "
-            "3, 7): change label() or scored()"
-        )
-    if scheme.inference is None and int(often.min()) < 1:
-        warnings.warn(
-            f"{name} has pixels that no branch scores: where it denoises, the first branch makes "
-            "them, and may have seen them; give it another scheme for that, such as "
-            "inference=RandomPartition(2)",
-            stacklevel=4,
-        )
-    if trains and leaks and not (scheme.blind or isinstance(scheme, NothingHidden)):
-        raise SettingError(
-            f"branch {leaks[0]} of {name} sees pixels that it scores, and would learn to copy "
-            "their noise; hide them in hidden(), or set blind = True where the backbone itself "
-            "cannot see the pixel that it predicts"
         )
 
 

@@ -31,8 +31,8 @@ _DOUBLE = ("uint32", "int32", "float64")  # do not fit into float32
 WHITE = 2.0
 """Floats beyond this are not on the scale from 0 to 1; noise on it reaches beyond 1."""
 BLACK = 0.07
-"""Integers of more than 8 bits all of which are below this share of their scale have 12 bits or
-less: no photograph is so dark."""
+"""Share of a scale, below which all values of an image are faint: no photograph is so dark, and
+integers in 16 bits have 12 bits or less."""
 DIM = 0.3
 """Integers of more than 8 bits none of which is above this share of their scale leave it empty: the
 brightest pixel of 14 bits stored in 16 stands at a quarter."""
@@ -214,8 +214,10 @@ def warn_off_scale(batch: Tensor) -> None:
 
 def warn_of_empty_scale(batch: Tensor, form: Form) -> None:
     """Warn where integers of more than 8 bits leave most of their scale empty: they look black."""
-    top = float(batch.max()) if batch.numel() else 0.0
-    if form.is_deep and 0 < top <= DIM:
+    if not form.is_deep or not batch.numel():
+        return
+    top = float(batch.max())
+    if 0 < top <= DIM:
         most = round(top * form.scale)
         bits = max(most.bit_length(), 8)
         warnings.warn(

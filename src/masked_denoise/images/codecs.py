@@ -256,7 +256,7 @@ def _encode_jpeg(image: ImageFile, pixels: Array, quality: int) -> bytes:
     if not image.xmp:
         return data
     body = _XMP_OF_JPEG + image.xmp
-    if len(body) > 65533:  # more than a segment holds; no viewer needs it
+    if len(body) > 65533:  # a segment holds no more: it is left out
         return data
     end = _end_of_head(data)
     return data[:end] + struct.pack(">2sH", b"\xff\xe1", len(body) + 2) + body + data[end:]

@@ -78,9 +78,20 @@ def learn_noise(
         began = time.perf_counter()
         noise = noise or noise_like(taken, student.value_range)
         seconds = time.perf_counter() - began
-        seconds += _learn_in_rounds(
-            student, taken, noise, shrink, scale, rounds, run_settings, options, gentle
-        )
+        for number in range(rounds):
+            began = time.perf_counter()
+            learnt = bool(student.fit_record)
+            clean = [_cleaned(window, student, shrink) for window in taken]
+            if learnt:
+                clean += [smaller(window, shrink, student.value_range) for window in taken]
+            seconds += time.perf_counter() - began
+            last = number == rounds - 1
+            part = share_of_budget(run_settings, rounds)
+            part = replace(part, learning_rate=gentle) if learnt else part
+            where = options if last else replace(options, output=None)
+            _train(student, clean, noise, scale, part, where, meets=learnt)
+            if student.fit_record["stopped"] == "interrupted":
+                break
     student.fit_record["learn_noise"] = {
         "shrink": shrink,
         "rounds": rounds,
@@ -90,40 +101,6 @@ def learn_noise(
     }
     _save(student, options)
     return student
-
-
-def _learn_in_rounds(
-    student: AsymmetricMaskDenoiser,
-    taken: Sequence[Array],
-    noise: CameraNoise,
-    shrink: float,
-    scale: Range,
-    rounds: int,
-    settings: FitSettings,
-    options: FitOptions,
-    gentle: float,
-) -> float:
-    """Train the student once a round, on what it makes of the pictures; return seconds of looking.
-
-    Args:
-        gentle: learning rate of a student that has learnt already.
-    """
-    seconds = 0.0
-    for number in range(rounds):
-        began = time.perf_counter()
-        learnt = bool(student.fit_record)
-        clean = [_cleaned(window, student, shrink) for window in taken]
-        if learnt:
-            clean += [smaller(window, shrink, student.value_range) for window in taken]
-        seconds += time.perf_counter() - began
-        last = number == rounds - 1
-        part = share_of_budget(settings, rounds)
-        part = replace(part, learning_rate=gentle) if learnt else part
-        where = options if last else replace(options, output=None)
-        _train(student, clean, noise, scale, part, where, meets=learnt)
-        if student.fit_record["stopped"] == "interrupted":
-            break
-    return seconds
 
 
 def _check(
