@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from masked_denoise.errors import (
     DataError,
@@ -825,6 +826,65 @@ def test_exif_that_a_jpeg_cannot_hold_is_told(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="65528 bytes; write"):
         write_image(tmp_path / "b.jpg", replace(IMAGE, exif=exif + b"x"))
     assert files_in(tmp_path) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_exif_tells_the_sizes_of_the_picture_that_is_written(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x0100], exif[0x0101] = 30, 20
+    exif.get_ifd(0x8769).update({0xA002: 30, 0xA003: 20, 0x9003: "2026:01:02 03:04:05"})
+    Image.new("RGB", (30, 20)).save(tmp_path / f"a.{suffix}", exif=exif.tobytes())
+    read = read_image(tmp_path / f"a.{suffix}")
+    write_image(tmp_path / "b.jpg", read)
+    height, width = read.pixels.shape[:2]
+    assert (width, height) == ((30, 20) if orientation < 5 else (20, 30))
+    with Image.open(tmp_path / "b.jpg") as picture:
+        found = picture.getexif()
+        assert (found[0x0112], found[0x0100], found[0x0101]) == (1, width, height)
+        details = found.get_ifd(0x8769)
+        assert (details[0xA002], details[0xA003]) == (width, height)
+        assert details[0x9003] == "2026:01:02 03:04:05"
+
+
+def test_texts_of_a_png_go_along_but_not_those_that_say_how_it_was_turned(tmp_path: Path) -> None:
+    texts = PngInfo()
+    texts.add_text("Title", "Müritz")
+    texts.add_text("Comment", "long " * 100, zip=True)
+    texts.add_itxt("Description", "東京", lang="ja")
+    exif = exif_with(6)
+    texts.add_text("Raw profile type exif", f"\nexif\n{len(exif):8}\n{exif.hex()}\n")
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png", pnginfo=texts)
+    read = read_image(tmp_path / "a.png")
+    assert read.pixels.shape == (30, 20, 3)
+    for name in ("b.png", "c.jpg", "d.tif"):
+        write_image(tmp_path / name, read)
+    with Image.open(tmp_path / "b.png") as picture:
+        picture.load()
+        assert picture.text == {  # type: ignore[attr-defined]
+            "Title": "Müritz", "Comment": "long " * 100, "Description": "東京"
+        }  # fmt: skip
+
+
+def test_a_damaged_profile_among_the_texts_does_not_cost_the_picture(tmp_path: Path) -> None:
+    texts = PngInfo()
+    texts.add_text("Raw profile type exif", "\nexif\n 8\n0000000000000000\n")
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png", pnginfo=texts)
+    assert read_image(tmp_path / "a.png").pixels.shape == (20, 30, 3)
+
+
+def test_the_comment_of_a_jpeg_goes_along(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", comment=b"roll 7, frame 12")
+    read = replace(read_image(tmp_path / "a.jpg"), xmp=xmp_with(1), exif=exif_with(1))
+    for name in ("b.jpg", "c.png", "d.tif"):
+        write_image(tmp_path / name, read)
+    with Image.open(tmp_path / "b.jpg") as picture:
+        assert picture.info["comment"] == b"roll 7, frame 12"
+    again = read_image(tmp_path / "b.jpg")
+    assert (again.xmp, again.exif) == (xmp_with(1), exif_with(1))
 
 
 def xmp_with(orientation: int) -> bytes:

@@ -42,6 +42,9 @@ _SIGNATURES = {
 }
 _PNG_COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 _ORIENTATION = 0x0112
+_SIZES = (0x0100, 0x0101)  # tags of width and height
+_EXIF_TABLE = 0x8769  # tag of where the table of the camera's tags begins
+_SIZES_OF_EXIF = (0xA002, 0xA003)  # the same in that table
 _USE_PNG = "write .png (--format png)"
 _USE_TIFF = "write .tif (--format tiff)"
 
@@ -53,7 +56,8 @@ class ImageFile:
     `pixels` is (H, W) or (H, W, C) without alpha; `alpha` is (H, W) of the same type, or None.
     `icc_profile`, `exif` and `xmp` are the file's bytes (EXIF without thumbnail, and in both the
     orientation 1), `dpi` is (horizontal, vertical). `native` holds what only the same format can
-    take back: colour chunks of PNG; text tags, resolution, compression and extra channels of TIFF.
+    take back: colour chunks and texts of PNG; the comment of JPEG; text tags, resolution,
+    compression and extra channels of TIFF.
 
     Use `dataclasses.replace(image, pixels=clean)` to give a result the metadata of its source.
 
@@ -148,22 +152,41 @@ def _upright(array: Array, orientation: int) -> Array:
 def _upright_exif(exif: bytes | None) -> bytes | None:
     """Return EXIF with orientation 1 and no thumbnail (it shows the noisy image), else as it was.
 
-    Patched in place, because makers' notes hold offsets; None where it is damaged.
+    The sizes in it change places where the picture was lying. Patched in place, because makers'
+    notes hold offsets; None where it is damaged.
     """
     if not exif:
         return None
     head = 6 if exif.startswith(b"Exif\0\0") else 0
     order = {b"II": "<", b"MM": ">"}.get(exif[head : head + 2])
     data = bytearray(exif)
+
+    def read(kind: str, at: int) -> int:
+        return int(struct.unpack_from(f"{order}{kind}", data, at)[0])
+
+    def entries(table: int) -> dict[int, int]:
+        """Return where the entry of each tag begins: 12 bytes of tag, type, count and value."""
+        starts = range(table + 2, table + 2 + 12 * read("H", table), 12)
+        return {read("H", entry): entry for entry in starts}
+
+    def exchange(found: Mapping[int, int], sizes: tuple[int, int]) -> None:
+        if sizes[0] in found and sizes[1] in found:
+            one, other = (slice(found[tag] + 2, found[tag] + 12) for tag in sizes)
+            data[one], data[other] = data[other], data[one]
+
     try:
         if order is None:
             return None
-        table = head + struct.unpack_from(order + "I", data, head + 4)[0]
-        end = table + 2 + 12 * struct.unpack_from(order + "H", data, table)[0]
-        for entry in range(table + 2, end, 12):
-            if struct.unpack_from(order + "H", data, entry)[0] == _ORIENTATION:
-                struct.pack_into(order + "H", data, entry + 8, 1)
-        struct.pack_into(order + "I", data, end, 0)
+        first = head + read("I", head + 4)
+        tags = entries(first)
+        if _ORIENTATION in tags:
+            value = tags[_ORIENTATION] + 8
+            if read("H", value) in range(5, 9):
+                exchange(tags, _SIZES)
+                if _EXIF_TABLE in tags:
+                    exchange(entries(head + read("I", tags[_EXIF_TABLE] + 8)), _SIZES_OF_EXIF)
+            struct.pack_into(order + "H", data, value, 1)
+        struct.pack_into(order + "I", data, first + 2 + 12 * read("H", first), 0)
     except struct.error:
         return None
     return bytes(data)
@@ -192,13 +215,21 @@ def _with_pillow(picture: Image, samples: Samples, **meta: Any) -> ImageFile:
     """Return `samples` (pixels, alpha) with the metadata that Pillow found in the loaded file."""
     return _image_file(
         *samples,
-        orientation=picture.getexif().get(_ORIENTATION, 1),
+        orientation=_orientation(picture),
         icc_profile=picture.info.get("icc_profile"),
         exif=_upright_exif(picture.info.get("exif")),
         xmp=_upright_xmp(_xmp_of(picture)),
         dpi=picture.info.get("dpi"),
         **meta,
     )
+
+
+def _orientation(picture: Image) -> int:
+    """Return the orientation that a loaded file tells; 1 where what tells it is damaged."""
+    try:
+        return int(picture.getexif().get(_ORIENTATION, 1))
+    except (SyntaxError, ValueError, TypeError):
+        return 1
 
 
 def _xmp_of(picture: Image) -> bytes | None:
@@ -233,7 +264,10 @@ def _decode_jpeg(path: Path) -> ImageFile:
 
     with Image.open(path, formats=["JPEG", "MPO"]) as picture:
         picture.load()
-        return _with_pillow(picture, _pillow_samples(picture), format="jpeg", path=path)
+        comment = picture.info.get("comment")
+        native = {"comment": comment} if comment else {}
+        samples = _pillow_samples(picture)
+        return _with_pillow(picture, samples, format="jpeg", path=path, native=native)
 
 
 def _encode_jpeg(image: ImageFile, pixels: Array, quality: int) -> bytes:
@@ -247,7 +281,10 @@ def _encode_jpeg(image: ImageFile, pixels: Array, quality: int) -> bytes:
     if image.exif and len(image.exif) > JPEG_LARGEST_EXIF:
         size = len(image.exif)
         raise SettingError(f"jpeg holds 64 kB of EXIF and the image has {size} bytes; {_USE_PNG}")
-    given = {"icc_profile": image.icc_profile, "exif": image.exif, "dpi": dpi}
+    given = {
+        "icc_profile": image.icc_profile, "exif": image.exif, "dpi": dpi,
+        "comment": image.native.get("comment"),
+    }  # fmt: skip
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(
         buffer, "JPEG", quality=quality, subsampling=0, **{k: v for k, v in given.items() if v}
@@ -282,8 +319,23 @@ def _decode_png(path: Path) -> ImageFile:
         deep = chunks[b"IHDR"][8] == 16
         samples = _deep_samples(chunks) if deep else _pillow_samples(picture)
         colour = [(name, chunks[name]) for name in _PNG_COLOUR if name in chunks]
-        native = {"chunks": colour} if colour else {}
+        native: dict[str, Any] = {"chunks": colour} if colour else {}
+        if texts := _texts_of(picture):
+            native["texts"] = texts
         return _with_pillow(picture, samples, format="png", path=path, native=native)
+
+
+def _texts_of(picture: Image) -> dict[str, str]:
+    """Return the texts of a loaded PNG by keyword, but for those that hold EXIF, XMP and the like.
+
+    The latter may say how the picture was turned before it was made upright.
+    """
+    texts: Mapping[str, str] = getattr(picture, "text", {})
+    return {
+        keyword: str(text)
+        for keyword, text in texts.items()
+        if keyword != _XMP_OF_PNG and not keyword.startswith("Raw profile type ")
+    }
 
 
 def _deep_samples(chunks: Mapping[bytes, bytes]) -> Samples:
@@ -308,6 +360,8 @@ def _encode_png(image: ImageFile, pixels: Array) -> bytes:
         chunks.append((b"iTXt", _XMP_OF_PNG.encode() + bytes(5) + image.xmp))
     if image.exif:
         chunks.append((b"eXIf", image.exif.removeprefix(b"Exif\0\0")))
+    for keyword, text in image.native.get("texts", {}).items():
+        chunks.append((b"iTXt", keyword.encode("latin-1") + bytes(5) + text.encode()))
     planes = [pixels] if image.alpha is None else [pixels, image.alpha]
     return png.write_samples(np.dstack(planes), chunks)
 
