@@ -228,6 +228,13 @@ def test_denoise_options_reach_the_work(tmp_path: Path, model: Path) -> None:
     assert tree(tmp_path / "out") == ["a_x.tif"]
 
 
+def test_quality_without_a_jpeg_is_told(tmp_path: Path, model: Path) -> None:
+    source = save(tmp_path / "a.png")
+    for name, told in (("b.png", True), ("b.jpg", False)):
+        result = run("denoise", source, "-o", tmp_path / name, "--model", model, "--quality", 50)
+        assert ("--quality is that of JPEG" in words(result)) is told
+
+
 def test_precision_reaches_the_network(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     source = save(tmp_path / "a.png", alike(random.integers(0, 256, (65, 65, 3), dtype=np.uint8)))

@@ -96,8 +96,9 @@ def denoise(
         ),
     ] = None,
     quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Of JPEG.", rich_help_panel=OUTPUT)
-    ] = 95,
+        int | None,
+        typer.Option(min=1, max=100, help="Of JPEG.  \\[default: 95]", rich_help_panel=OUTPUT),
+    ] = None,
     overwrite: options.Overwrite = False,
     skip_existing: Annotated[
         bool,
@@ -127,7 +128,7 @@ def denoise(
     quiet: options.Quiet = False,
 ) -> None:
     """Denoise pictures; users read `HELP`."""
-    from ..images import other_images
+    from ..images import SUFFIXES, other_images
     from ..jobs.plan import make_plan
 
     told = {"--fit": minutes, "--backbone": backbone, "--preset": preset}
@@ -140,7 +141,11 @@ def denoise(
         minutes = FIT_MINUTES
     existing = "overwrite" if preview else options.existing(overwrite, skip_existing)
     plan = make_plan(inputs, output, suffix=suffix, format=format, existing=existing)
-    Terminal(quiet).warn_files(other_images(inputs), "not read, as of another format")
+    terminal = Terminal(quiet)
+    terminal.warn_files(other_images(inputs), "not read, as of another format")
+    kinds = {SUFFIXES[task.target.suffix.lower()] for task in plan.tasks}
+    if quality is not None and kinds and "jpeg" not in kinds:
+        terminal.warn("--quality is that of JPEG, and none is written; --format jpeg asks for it")
     options.check_new_file(report, "--report", existing != "error")
     if save_model is not None and not preview:
         options.check_new_folder(save_model, "--save-model", overwrite)
@@ -149,12 +154,12 @@ def denoise(
                 "--save-model keeps what was trained; give --fit or --adapt with it"
             )
     request = Request(
-        terminal=Terminal(quiet), output=output, model=model, clean=clean, report=report,
+        terminal=terminal, output=output, model=model, clean=clean, report=report,
         save_model=None if preview else save_model, backbone=backbone or "fast-unet",
         preset=preset, own_network=bool(backbone or preset), minutes=minutes, adapt=adapt,
         steps=fit_steps, seed=seed,
         device=options.choose_device(device), precision=options.check_precision(precision),
-        passes=passes, strength=strength, nan=nan, quality=quality,
+        passes=passes, strength=strength, nan=nan, quality=95 if quality is None else quality,
     )  # fmt: skip
     failed = show_preview(request, plan) if preview else _denoise(request, plan)
     if failed:

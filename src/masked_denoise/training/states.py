@@ -133,5 +133,5 @@ def check_same_run(
     if changed:
         raise CheckpointError(
             f"the run in the checkpoint had other settings ({'; '.join(changed)}); give the same "
-            "ones to resume it, or start anew without resume"
+            "ones to resume it, or start anew: resume=False (--overwrite in place of --resume)"
         )
