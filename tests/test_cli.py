@@ -660,7 +660,7 @@ def test_files_of_other_formats_are_named(tmp_path: Path) -> None:
     for name in ("b.HEIC", "c.CR2", "notes.txt", ".d.bmp"):
         (tmp_path / "in" / name).write_text("something")
     text = words(run("denoise", tmp_path / "in", "-o", tmp_path / "out"))
-    assert "not read, as of another format:" in text
+    assert "skipped, as their format is not supported:" in text
     assert "b.HEIC" in text
     assert "c.CR2" in text
     assert "notes.txt" not in text

@@ -28,15 +28,15 @@ from .errors import MaskedDenoiseError
 
 WRONG, INTERRUPTED = 2, 130
 
-HELP = """Denoise pictures when there is no clean one to learn from.
+HELP = """Denoise pictures without any clean pictures to learn from.
 
 Begin with [cyan]masked-denoise demo[/cyan], then [cyan]masked-denoise denoise photo.jpg -o
 clean.png[/cyan]."""
 
 EXIT_CODES = """[bold]Exit codes[/bold]
 
-0: all is done.  1: files failed and are named, all others are done.  2: wrong arguments, or
-nothing could be begun; the message says why.  130: stopped with Ctrl-C."""
+0: everything was done.  1: some files failed and are named, all others were done.  2: wrong
+arguments, or the work could not start; the message says why.  130: stopped with Ctrl-C."""
 
 
 class Commands(TyperGroup):
@@ -105,6 +105,6 @@ def _common(
 def main() -> None:
     """Run the command line and exit with its code."""
     if "" in (word for before, word in pairwise(sys.argv) if before != "--suffix"):
-        Terminal().error("an argument is empty, as of a variable that is not set; give all of them")
+        Terminal().error("an argument is empty, perhaps an unset variable; give all arguments")
         sys.exit(WRONG)
     app(prog_name="masked-denoise")

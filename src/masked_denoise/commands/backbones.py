@@ -9,11 +9,11 @@ import typer
 from . import options
 from .terminal import Terminal, plain
 
-HELP = """List the networks that --backbone takes: their size, what they cost, what they need.
+HELP = """List the networks that --backbone takes: their size, cost and requirements.
 
-MAC/pixel: multiply-adds of one pass, for a pixel. Sides: what height and width are padded to a
-multiple of. Skip: whether the network adds its input to its output. PATTERN is a name, or part of
-one with * for the rest."""
+MAC/pixel: multiply-adds of one pass, per pixel. Sides: the multiple that height and width are
+padded to. Skip: whether the network adds its input to its output. PATTERN is a name; * stands for
+any characters."""
 
 EXAMPLES = options.examples(
     "masked-denoise backbones",
@@ -25,7 +25,7 @@ EXAMPLES = options.examples(
 
 def backbones(
     pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", show_default=False)] = "*",
-    channels: Annotated[int, typer.Option(min=1, help="Of the pictures.")] = 3,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the pictures.")] = 3,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List networks; users read `HELP`."""

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from ..evaluate import Pair
     from ..recipes import Recipe
 
-HELP = """Train several recipes on the same noisy pictures at the same budget, and compare them.
+HELP = """Train several recipes on the same noisy pictures with the same budget, and compare them.
 
 A recipe is a preset, a preset with another network (amsnet:dncnn), or a table of a .toml or .json
 file. With --clean they are scored by PSNR and SSIM, else by how well withheld noisy pixels are
-predicted. Recipes that differ in inference only share one training. OUTPUT gets results.json,
-results.csv and crops.png."""
+predicted. Recipes that differ only in inference share one training run. OUTPUT receives
+results.json, results.csv and crops.png."""
 
 EXAMPLES = options.examples(
     "masked-denoise compare noisy/ -o look/ --recipe default --recipe amsnet-p --minutes 2",
@@ -56,7 +56,7 @@ def compare(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Budget in steps, instead.")] = None,
     clean: Annotated[
-        Path | None, typer.Option(metavar="CLEAN", help="Clean pictures to score with.")
+        Path | None, typer.Option(metavar="CLEAN", help="Clean pictures to score against.")
     ] = None,
     score: Annotated[
         Path | None,
@@ -131,7 +131,7 @@ def _pairs(
             raise typer.BadParameter("--score needs --clean, the clean pictures of the same names")
         return []
     if score is None and len(noisy) > 1:
-        raise typer.BadParameter("with several NOISY, say which to score with --score FOLDER")
+        raise typer.BadParameter("with several NOISY inputs, name the one to score: --score FOLDER")
     pairing = find_pairs(score or noisy[0], clean)
     terminal.warn_files(pairing.unpaired_clean, "nothing to score for")
     return list(pairing.pairs)

@@ -10,10 +10,10 @@ import typer
 from . import options
 from .terminal import Terminal, plain
 
-HELP = """Turn a checkpoint that the paper's authors published into a model for `denoise --model`.
+HELP = """Turn a checkpoint published by the paper's authors into a model for `denoise --model`.
 
-Which network it holds is found out. No code in the file is run. `masked-denoise models` says which
-files there are, and where."""
+The network is recognised from the file, and no code in the file is run. `masked-denoise models`
+lists the published files, and where to get them."""
 
 EXAMPLES = options.examples(
     "masked-denoise convert restormer-sidd-val_avg_psnr=37.92.ckpt -o amsnet-restormer",
@@ -28,7 +28,7 @@ def convert(
     ],
     push: Annotated[
         str | None,
-        typer.Option(metavar="OWNER/NAME", help="Upload it to this repository of the Hub as well."),
+        typer.Option(metavar="OWNER/NAME", help="Also upload it to this repository of the Hub."),
     ] = None,
     license: Annotated[
         str | None,

@@ -10,22 +10,22 @@ import typer
 from . import options
 from .terminal import Terminal, duration, plain
 
-HELP = """Denoise the two sample pictures that come with the package, and leave pictures to look at.
+HELP = """Denoise the two sample pictures that come with the package, and show both versions.
 
-It takes camera-small, the model of the package, which was never trained on them; with --fit a
-model is fitted on the noisy samples alone. The clean ones only measure the result."""
+It uses camera-small, the model of the package, which was never trained on them; with --fit a
+model is fitted on the noisy samples alone. The clean samples only measure the result."""
 
 EXAMPLES = options.examples("masked-denoise demo", "masked-denoise demo -o look/ --fit 2")
 
 
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="For the pictures.")
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the pictures.")
     ] = Path("masked-denoise-demo"),
     minutes: Annotated[
         float | None,
         typer.Option(
-            "--fit", metavar="MINUTES", min=0.001, help="Fit a model on the samples for so long."
+            "--fit", metavar="MINUTES", min=0.001, help="Fit a model on the samples, for this long."
         ),
     ] = None,
     fit_steps: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
@@ -48,5 +48,5 @@ def demo(
             f"{ssim_before:.3f} -> [bold]{ssim_after:.3f}[/bold] ({plain(sample.path)})"
         )
     terminal.say(f"[green]Look at[/green] {plain(result.picture)}")
-    terminal.say(f"[green]Or with a slider at[/green] {plain(result.report)}")
+    terminal.say(f"[green]Or, with a slider:[/green] {plain(result.report)}")
     terminal.note(f"in {duration(result.seconds)}")

@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
 HELP = """Denoise pictures: PNG, JPEG, TIFF or NPY, grey, colour or any number of channels.
 
-Without --model photographs are denoised by camera-small, which comes with the package. --adapt
-trains it further on the noisy pictures themselves; --fit trains a masked network on nothing but
-them, and takes the better of it and camera-small. Neither needs a clean picture. Pictures of
-floats, with other channels, of 16 bits that use little of their scale, and grey ones with noise
-that is independent from pixel to pixel are fitted for 2 minutes; what camera-small finds hardly
-any noise in stays as it is. Results keep format, depth, alpha, colour profile and sub-folders; JPEG
-comes out as PNG unless --format jpeg is given."""
+Without --model, photographs are denoised by camera-small, the network that comes with the package.
+--adapt trains it further on the noisy pictures themselves. --fit trains a masked network on nothing
+but them; where camera-small does better, it is used instead. Neither needs a clean picture.
+
+For some pictures a network of their own is fitted for 2 minutes: floats, other numbers of channels
+than 1 or 3, 16 bits of which little is used, and grey ones with noise that is independent from
+pixel to pixel. Pictures in which camera-small finds hardly any noise are left as they are.
+
+Results keep format, bit depth, alpha, colour profile and sub-folders; JPEG is written as PNG unless
+--format jpeg is given."""
 
 EXAMPLES = options.examples(
     "masked-denoise denoise photo.jpg -o clean.png",
@@ -43,7 +46,7 @@ def denoise(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Files and folders.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="OUT", help="A folder; for one file also a file."),
+        typer.Option("--output", "-o", metavar="OUT", help="A folder; for one file, a file name."),
     ],
     model: options.Model = None,
     minutes: Annotated[
@@ -53,7 +56,7 @@ def denoise(
             metavar="MINUTES",
             min=0.001,
             rich_help_panel=FITTING,
-            help="Fit a masked network on the pictures alone, for so long.",
+            help="Fit a masked network on the pictures alone, for this long.",
         ),
     ] = None,
     adapt: Annotated[
@@ -62,7 +65,7 @@ def denoise(
             metavar="MINUTES",
             min=0.001,
             rich_help_panel=FITTING,
-            help="Train the model further on the pictures, for so long.",
+            help="Train the model further on the pictures, for this long.",
         ),
     ] = None,
     fit_steps: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
@@ -71,7 +74,7 @@ def denoise(
     save_model: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Keep what --fit or --adapt trained.", rich_help_panel=FITTING
+            metavar="FOLDER", help="Save what --fit or --adapt trained.", rich_help_panel=FITTING
         ),
     ] = None,
     strength: options.Strength = 1.0,
@@ -81,35 +84,35 @@ def denoise(
         typer.Option(
             metavar="error|mask",
             rich_help_panel=DENOISING,
-            help="Refuse pictures with NaN pixels, or have these predicted from the others.",
+            help="Refuse pictures with NaN pixels, or predict these from the others.",
         ),
     ] = "error",
     suffix: Annotated[
-        str, typer.Option(help="Added to the names of results.", rich_help_panel=OUTPUT)
+        str, typer.Option(help="Appended to the names of the results.", rich_help_panel=OUTPUT)
     ] = "",
     format: Annotated[
         str | None,
         typer.Option(
             metavar="FORMAT",
             rich_help_panel=OUTPUT,
-            help="png, jpeg, tiff or npy.  \\[default: as it came, JPEG as PNG]",
+            help="png, jpeg, tiff or npy.  \\[default: as the input, but PNG for JPEG]",
         ),
     ] = None,
     quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, help="Of JPEG.  \\[default: 95]", rich_help_panel=OUTPUT),
+        typer.Option(min=1, max=100, help="JPEG quality.  \\[default: 95]", rich_help_panel=OUTPUT),
     ] = None,
     overwrite: options.Overwrite = False,
     skip_existing: Annotated[
         bool,
         typer.Option(
-            "--skip-existing", help="Denoise only what has no result.", rich_help_panel=OUTPUT
+            "--skip-existing", help="Skip files whose result exists.", rich_help_panel=OUTPUT
         ),
     ] = False,
     preview: Annotated[
         bool,
         typer.Option(
-            "--preview", help="Only show a crop before and after, and how long the job will take."
+            "--preview", help="Only write one crop, before and after, and estimate the time."
         ),
     ] = False,
     report: Annotated[
@@ -120,7 +123,7 @@ def denoise(
     ] = None,
     clean: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Clean pictures, to measure the results with."),
+        typer.Option(metavar="FOLDER", help="Clean pictures, to score the results against."),
     ] = None,
     device: options.Device = None,
     precision: options.Precision = "auto",
@@ -142,7 +145,7 @@ def denoise(
     existing = "overwrite" if preview else options.existing(overwrite, skip_existing)
     plan = make_plan(inputs, output, suffix=suffix, format=format, existing=existing)
     terminal = Terminal(quiet)
-    terminal.warn_files(other_images(inputs), "not read, as of another format")
+    terminal.warn_files(other_images(inputs), "skipped, as their format is not supported")
     kinds = {SUFFIXES[task.target.suffix.lower()] for task in plan.tasks}
     if quality is not None and kinds and "jpeg" not in kinds:
         terminal.warn("--quality is that of JPEG, and none is written; --format jpeg asks for it")
@@ -151,7 +154,7 @@ def denoise(
         options.check_new_folder(save_model, "--save-model", overwrite)
         if model is None and not fitting and adapt is None and fit_steps is None:
             raise typer.BadParameter(
-                "--save-model keeps what was trained; give --fit or --adapt with it"
+                "--save-model saves what was trained; give --fit or --adapt with it"
             )
     request = Request(
         terminal=terminal, output=output, model=model, clean=clean, report=report,
@@ -175,7 +178,7 @@ def _check_clash(
             f"--adapt and {', '.join(fitting)} contradict each other; give one"
         )
     if model is not None and fitting:
-        raise typer.BadParameter(f"--model is used as it is; leave out {', '.join(fitting)}")
+        raise typer.BadParameter(f"--model is used without fitting; leave out {', '.join(fitting)}")
     if save_model is not None and model is not None and adapt is None:
         raise typer.BadParameter("--model is used as it is; leave out --save-model")
 

@@ -15,9 +15,9 @@ from .terminal import Terminal
 HELP = """Train a small one-pass model to do what a model does in many passes.
 
 The model denoises the noisy pictures once; a plain network that sees every pixel then learns to
-make these results in one pass. No clean picture is needed. Use it like any model, with
-`denoise --model`. Give --minutes (default 5) or --steps: the time for training, beside that for
-denoising."""
+produce these results in one pass. No clean picture is needed. Use it like any model, with
+`denoise --model`. Give --minutes (default 5) or --steps as the budget for training; the time for
+denoising comes on top."""
 
 EXAMPLES = options.examples(
     "masked-denoise distill noisy/ --model mine/ -o fast/ --minutes 10",
@@ -31,7 +31,7 @@ def distill(
     noisy: options.Noisy,
     model: Annotated[
         str,
-        typer.Option("--model", "-m", metavar="NAME", help="The teacher, as `denoise` takes it."),
+        typer.Option("--model", "-m", metavar="NAME", help="The teacher: any model for `denoise`."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="MODEL", help="Folder for the student.")
@@ -42,7 +42,7 @@ def distill(
     overwrite: options.ReplaceModel = False,
     student: Annotated[str, setting("The student's network.", metavar="NAME")] = "fast-student",
     rounds: Annotated[
-        int, setting("Parts, before which the student improves its targets.", min=1)
+        int, setting("Parts of the budget; before each but the first, targets improve.", min=1)
     ] = 1,
     batch_size: options.BatchSize = None,
     crop: options.Crop = None,
@@ -54,14 +54,14 @@ def distill(
         int | None,
         typer.Option(
             min=1, rich_help_panel=DENOISING,
-            help="Mask draws the teacher averages.  \\[default: the model's]",
+            help="Mask draws that the teacher averages.  \\[default: the model's]",
         ),
     ] = None,
     megapixels: Annotated[
         float,
         typer.Option(
             min=0.001, rich_help_panel=DENOISING,
-            help="Million pixels the teacher denoises; of more, windows are taken.",
+            help="Most million pixels the teacher denoises; of more, windows are cut.",
         ),
     ] = 32.0,
     validation_noisy: options.ValidationNoisy = None,

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from ..evaluate import Denoise, Evaluation
 
-HELP = """Score pictures against clean ones of the same names, or denoise them first and score that.
+HELP = """Score pictures against clean ones of the same names, as they are or denoised first.
 
-Names are compared without suffix and without _real, _mean, _noisy, _clean, _gt at their end.
-Both pictures are rounded to 8 bits. SSIM has the uniform 7x7 window, where papers often take the
+Names are compared without extension and without _real, _mean, _noisy, _clean or _gt at their end.
+Both pictures are rounded to 8 bits. SSIM uses the uniform 7x7 window, where papers often use the
 Gaussian 11x11. The mean is taken over pictures."""
 
 EXAMPLES = options.examples(
@@ -36,7 +36,7 @@ def evaluate(
     strength: options.Strength = 1.0,
     value_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(metavar="BLACK WHITE", help="Of float pictures.  \\[default: 0 1]"),
+        typer.Option(metavar="BLACK WHITE", help="Range of float pictures.  \\[default: 0 1]"),
     ] = None,
     json_file: options.Json = None,
     overwrite: options.Overwrite = False,
@@ -54,7 +54,7 @@ def evaluate(
         raise typer.BadParameter(f"--value-range is {value_range}; give black and a larger white")
     pairing = find_pairs(images, clean)
     terminal.warn_files(pairing.unpaired_images, "no clean picture for")
-    terminal.warn_files(pairing.unpaired_clean, "nothing to score for")
+    terminal.warn_files(pairing.unpaired_clean, "no picture to score for")
     run: Denoise | None = None
     if model is not None:
         models = load_models(model, options.choose_device(device))

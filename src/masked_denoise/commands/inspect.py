@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..jobs.survey import Picture
 
-HELP = """Measure the noise of pictures: its level at each intensity, its spatial correlation.
+HELP = """Measure the noise of pictures: its level at each brightness and its spatial correlation.
 
 No clean picture is needed. The strides advised are options of `train`: --train-stride, --stride.
 Pictures of different kinds (grey, colour) are measured apart."""
@@ -47,7 +47,7 @@ def inspect(
     json_file: options.Json = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", dir_okay=False, help="Draw it: .png, .svg or .pdf."),
+        typer.Option(metavar="FILE", dir_okay=False, help="Write a plot: .png, .svg, .pdf."),
     ] = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,

@@ -142,14 +142,14 @@ def ready_models(
         if models:
             hint = " --fit 5 fits one on these pictures alone." * (request.adapt is None)
             request.terminal.note(
-                f"No --model given: taking {DEFAULT_MODEL}, which comes with the package.{hint}"
+                f"No --model given: taking {DEFAULT_MODEL}, bundled with the package.{hint}"
             )
     rest = {kind: group for kind, group in groups.items() if kind not in models}
     if rest and request.adapt is not None:
         kind, group = next(iter(rest.items()))
         raise SettingError(
             f"{group[0].path} and pictures like it ({kind}) are none that {DEFAULT_MODEL} is made "
-            "for, so nothing can be adapted to them; leave them out, or give --fit"
+            "for, so it cannot be adapted to them; leave them out, or give --fit"
         )
     if rest:
         if request.wants_shipped:
@@ -181,8 +181,8 @@ def _why_own(kind: Kind, pictures: Sequence[Picture]) -> str:
         own = f"{plain(pictures[0].path)} gets a model of its own"
     if is_for_shipped(kind):
         return (
-            f"{own}: the noise is independent from pixel to pixel, as finished photographs seldom "
-            f"have it, for which {DEFAULT_MODEL} is made. (--model {DEFAULT_MODEL} takes it all "
+            f"{own}: the noise is independent from pixel to pixel, which it seldom is in finished "
+            f"photographs, for which {DEFAULT_MODEL} is made. (--model {DEFAULT_MODEL} uses it all "
             "the same.)"
         )
     return (
@@ -262,4 +262,4 @@ def _keep(request: Request, models: Models) -> None:
         place = request.save_model
         place = place / str(kind).replace(" ", "-") if len(kinds) > 1 else place
         denoiser.save_pretrained(place)
-        request.terminal.note(f"The model is kept in {plain(place)}")
+        request.terminal.note(f"The model is saved in {plain(place)}")

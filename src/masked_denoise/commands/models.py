@@ -9,8 +9,8 @@ import typer
 from . import options
 from .terminal import Terminal, plain
 
-HELP = """List the models that have a name: what they are, how good they were said to be, and where
-they can be had from.
+HELP = """List the models that have a name: what they are, their published scores, and where to get
+them.
 
 PSNR (dB) and SSIM are those of SIDD validation as published: in the paper's Table 4, then in the
 name of the file. No connection is made without --online."""
@@ -21,7 +21,7 @@ EXAMPLES = options.examples(
 
 
 def models(
-    online: Annotated[bool, typer.Option("--online", help="Ask the Hub, too.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Also ask the Hub.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List models; users read `HELP`."""
@@ -54,7 +54,7 @@ def models(
     terminal.show(table)
     if not all(facts["cached"] for facts in found):
         terminal.say(
-            "To convert: download the file that the authors of the paper publish, and type"
+            "To convert one, download the file published by the authors of the paper, and run"
         )
         for facts in found:
             if not facts["cached"]:

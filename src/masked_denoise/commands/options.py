@@ -17,28 +17,29 @@ def setting(text: str, **more: Any) -> Any:
 
 
 Noisy = Annotated[list[Path], typer.Argument(metavar="NOISY", help="Files and folders.")]
-Minutes = Annotated[float | None, typer.Option(min=0.001, help="Budget in time.")]
+Minutes = Annotated[float | None, typer.Option(min=0.001, help="Budget in minutes.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Budget in steps.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run in MODEL, if there is one.")
+    bool, typer.Option("--resume", help="Continue the run in MODEL, if there is one.")
 ]
 ReplaceModel = Annotated[bool, typer.Option("--overwrite", help="Replace the model that is there.")]
-BatchSize = Annotated[int | None, setting("Crops a step.", min=1)]
-Crop = Annotated[int | None, setting("Longest side of a crop.", min=1)]
-LearningRate = Annotated[float | None, setting("Highest learning rate.")]
+BatchSize = Annotated[int | None, setting("Crops per step.", min=1)]
+Crop = Annotated[int | None, setting("Longest side of a crop, in pixels.", min=1)]
+LearningRate = Annotated[float | None, setting("Peak learning rate.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="DEVICE", help="cpu, cuda or mps.  \\[default: the best there is]"),
+    typer.Option(metavar="DEVICE", help="cpu, cuda or mps.  \\[default: the fastest available]"),
 ]
 Precision = Annotated[
     str,
     typer.Option(
-        metavar="PRECISION", help="Of the network: float32, bf16, fp16, or auto: bf16 on a GPU "
-        "that has it. On CPUs that have it bf16 is faster, too.", rich_help_panel=DENOISING,
+        metavar="PRECISION", help="Precision of the network: float32, bf16, fp16, or auto: bf16 on "
+        "a GPU that supports it, else float32. bf16 is faster on CPUs that support it, too.",
+        rich_help_panel=DENOISING,
     ),
 ]  # fmt: skip
 Overwrite = Annotated[
@@ -59,7 +60,7 @@ Preset = Annotated[
     str | None,
     typer.Option(
         metavar="NAME", help="A recipe: default; independent, for the noise of microscopes; or "
-        "amsnet, the paper's.  \\[default: by the measured noise]",
+        "amsnet, the paper's.  \\[default: chosen by the measured noise]",
         rich_help_panel=FITTING,
     ),
 ]  # fmt: skip
@@ -74,7 +75,7 @@ Passes = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Mask draws to average, of camera-small up to 8 orientations; more take longer.  "
+        help="Mask draws to average; for camera-small, orientations (up to 8). More take longer.  "
         "\\[default: the model's]",
         rich_help_panel=DENOISING,
     ),
@@ -87,13 +88,13 @@ Strength = Annotated[
 ]
 ValidationNoisy = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Noisy pictures ...", rich_help_panel=VALIDATION),
+    typer.Option(metavar="FOLDER", help="Noisy pictures to score.", rich_help_panel=VALIDATION),
 ]
 ValidationClean = Annotated[
     Path | None,
     typer.Option(
-        metavar="FOLDER", help="... and clean ones of their names; the best weights by PSNR are "
-        "kept.", rich_help_panel=VALIDATION,
+        metavar="FOLDER", help="Clean pictures of the same names; the weights with the best "
+        "PSNR are kept.", rich_help_panel=VALIDATION,
     ),
 ]  # fmt: skip
 

@@ -51,7 +51,7 @@ def show_preview(request: Request, plan: Plan) -> bool:
         f"{plain(chosen.path.name)} from column {made.left}, row {made.top}"
     )
     if made.clean:
-        say("It has hardly any noise: pictures like it stay as they are.")
+        say("It has hardly any noise: pictures like it are left as they are.")
     work = expected_seconds(pictures, made.seconds_per_pixel)
     count = counted(pictures, "picture")
     speed = f"{duration(1e6 * made.seconds_per_pixel)} a megapixel"
@@ -61,7 +61,7 @@ def show_preview(request: Request, plan: Plan) -> bool:
         f"at {speed}."
     )
     if request.minutes is not None and not request.own_network:
-        say(f"It shows the fitted model; the job takes {DEFAULT_MODEL} where that does better.")
+        say(f"It shows the fitted model; the job uses {DEFAULT_MODEL} where that does better.")
     if fitting > 60 * short:
         say(f"The preview was trained for {duration(60 * short)} only: the job comes out better.")
     return bool(failures)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 HELP = """Rank models by how well they denoise pictures such as these; no clean one is needed.
 
-The pictures are cleaned by a model that comes with the package, and made smaller; camera
-noise of the level that they had is simulated on them, and the models are scored by PSNR against
-what was there before. Differences of less than about 0.1 dB say nothing."""
+The pictures are denoised by camera-small and reduced in size; camera noise of the level that they
+had is simulated on them, and the models are scored by the PSNR of their results. Differences of
+less than about 0.1 dB are not meaningful."""
 
 EXAMPLES = options.examples(
     "masked-denoise rank noisy/ camera-small mine/",

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 HELP = """Train a model on noisy pictures alone, to be used with `denoise --model`.
 
-All pictures must have the same number of channels. Ctrl-C keeps the model as it is by then, and
---resume goes on with it. Give one of --minutes (default 5), --steps and --epochs."""
+All pictures must have the same number of channels. Ctrl-C keeps the model trained so far, and
+--resume continues it. Give one of --minutes (default 5), --steps and --epochs."""
 
 EXAMPLES = options.examples(
     "masked-denoise train noisy/ -o mine/ --minutes 20",
@@ -38,26 +38,26 @@ def train(
     ],
     minutes: options.Minutes = None,
     steps: options.Steps = None,
-    epochs: Annotated[float | None, typer.Option(min=0.001, help="Budget in passes.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.001, help="Budget in data passes.")] = None,
     resume: options.Resume = False,
     overwrite: options.ReplaceModel = False,
     backbone: options.Backbone = None,
     preset: options.Preset = None,
     train_stride: Annotated[
         list[int] | None,
-        setting("Stride in training; of several, one a step is drawn.", min=1),
+        setting("Stride in training; if repeated, one is drawn for each step.", min=1),
     ] = None,
-    stride: Annotated[int | None, setting("Stride at inference.", min=1)] = None,
+    stride: Annotated[int | None, setting("Stride when denoising.", min=1)] = None,
     batch_size: options.BatchSize = None,
     crop: options.Crop = None,
     learning_rate: options.LearningRate = None,
     smooth_steps: Annotated[
         float | None,
-        setting("Share of the budget, or steps, with the smoothness loss.", min=0),
+        setting("Share of the budget, or steps, that add the smoothness loss.", min=0),
     ] = None,
-    accumulate: Annotated[int | None, setting("Batches a step.", min=1)] = None,
+    accumulate: Annotated[int | None, setting("Batches per optimizer step.", min=1)] = None,
     mixed_precision: Annotated[
-        str | None, setting("no, bf16 or fp16; auto: bf16 where a CPU has it.")
+        str | None, setting("no, bf16, fp16, or auto: bf16 on CPUs that support it.")
     ] = None,
     compile: Annotated[
         bool,

@@ -36,7 +36,7 @@ def sample_path(name: str = "lighthouse", *, clean: bool = False) -> Path:
     path = Path(str(files(__name__) / f"{name}{CLEAN if clean else NOISY}"))
     if not path.is_file():
         raise ImageReadError(
-            f"the sample '{path.name}' is not a file on this disk; install the package unpacked, "
-            f"for example with: pip install --force-reinstall masked-denoise"
+            f"the sample '{path.name}' is not a file on this disk; install the package with "
+            "pip, which unpacks it"
         )
     return path
