@@ -30,7 +30,7 @@ from masked_denoise import (
     smoothness_loss,
 )
 from masked_denoise.backbones import registry
-from masked_denoise.calls import turned
+from masked_denoise.calls import predict, turned
 from masked_denoise.errors import (
     BackboneError,
     PixelError,
@@ -212,7 +212,7 @@ def one_pass(denoiser: AsymmetricMaskDenoiser, image: Tensor, key: Key, draw: in
     for branch in range(scheme.branches):
         hidden = scheme.hidden(label, branch) | padded
         filled = fill_hidden(pixels.down(image), hidden, scheme.fill)
-        output = denoiser.predict(filled, turn=TURNS[draw])
+        output = predict(denoiser, [(filled, TURNS[draw])], denoiser.backbone)[0]
         merged = torch.where(scheme.scored(label, branch), output, merged)
     return pixels.up(merged, size=size)
 
@@ -289,7 +289,9 @@ def test_a_turned_network_sees_the_turned_image() -> None:
 
     denoiser, image = make(First(), residual=False), picture(1, 3, 6, 10)
     corners = {
-        turn: (denoiser.predict(image, turn=turn)[0, 0] == image[0, 0]).nonzero()[0].tolist()
+        turn: (predict(denoiser, [(image, turn)], denoiser.backbone)[0][0, 0] == image[0, 0])
+        .nonzero()[0]
+        .tolist()
         for turn in range(8)
     }
     assert corners == {
@@ -521,7 +523,9 @@ def test_plain_refinement_is_the_mean_over_replaced_images(turns: bool) -> None:
         mask = replacement((12, 12), 1, 0.3, key=Key(0, Purpose.REPLACE, draw))
         with torch.no_grad():
             turn = TURNS[draw + 1] if turns else 0
-            expected += plain.predict(torch.where(mask, image, first), turn=turn) / 4
+            expected += (
+                predict(plain, [(torch.where(mask, image, first), turn)], plain.backbone)[0] / 4
+            )
     torch.testing.assert_close(refined.denoise(image), expected)
 
 

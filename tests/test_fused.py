@@ -41,18 +41,15 @@ from masked_denoise.hashing import Key, Purpose, hash_key
 from masked_denoise.ops import (
     MaskedImage,
     fast,
-    hide_down,
     launch,
     library,
     library_losses,
     masked,
-    masked_distance,
-    merge_up,
     reference,
     replace,
     why_eager,
 )
-from masked_denoise.ops.plan import READ, Kind, MaskPlan, Place, plan_hidden, plan_label
+from masked_denoise.ops.plan import READ, Kind, MaskPlan, Place, plan_hidden, plan_label, plan_of
 from masked_denoise.ops.reference import replacement
 from masked_denoise.pixels import outside
 from masked_denoise.scheme import Fill
@@ -115,7 +112,7 @@ def masked_image(image: Tensor, scheme: MaskScheme, stride: int, **place: Any) -
 
 
 def planned(scheme: MaskScheme) -> MaskPlan:
-    plan = scheme.plan(KEY)
+    plan = plan_of(scheme, KEY)
     assert plan is not None
     return plan
 
@@ -177,7 +174,7 @@ def test_passes_that_complement_each_other(scheme: MaskScheme) -> None:
     grid = PixelDownsample(2).grid(1, (8, 6), origin=(2, 6))
     for draw in range(8):
         key = KEY._replace(draw=draw)
-        plan, label = scheme.plan(key, of_pass=True), scheme.label_of_pass(grid, key)
+        plan, label = plan_of(scheme, key, of_pass=True), scheme.label_of_pass(grid, key)
         assert plan is not None
         assert torch.equal(plan_label(plan, grid, plan.state), label)
         kept = launch_hide(image, plan, place, 1, scored=True)
@@ -191,8 +188,8 @@ def test_only_the_built_in_classes_themselves_have_a_plan() -> None:
         def hidden(self, label: Tensor, branch: int) -> Tensor:
             return label != branch
 
-    assert Derived(2).plan(KEY) is None
-    assert Own().plan(KEY) is None
+    assert plan_of(Derived(2), KEY) is None
+    assert plan_of(Own(), KEY) is None
     assert planned(Noise2Void(0.5)).size == 2**31
 
 
@@ -230,11 +227,11 @@ def test_kernels_draw_the_same_masks(
 @kernels
 def test_a_draw_on_the_device_takes_the_place_of_key_and_branch() -> None:
     image, place = rand(1, 2, 6, 6), Place(2)
-    other = RandomPartition(3).plan(Key(99))
+    other = plan_of(RandomPartition(3), Key(99))
     assert other is not None
     for key, branch in ((KEY, 0), (Key(4), 2)):
         draw = masked.draw_of(key, branch, device=DEVICE)
-        plan = RandomPartition(3).plan(key)
+        plan = plan_of(RandomPartition(3), key)
         assert plan is not None
         for fill in ("zero", "mean"):
             ours = launch_hide(image, other, place, 1, fill=fill, draw=draw)
@@ -752,7 +749,8 @@ def test_plain_forms_are_those_of_scheme_and_downsampling(scheme: MaskScheme) ->
     assert padded is not None
     branch = scheme.branches - 1
     hidden = scheme.hidden(label, branch) | padded
-    ours = hide_down(image, scheme, KEY, branch, 2, sample=5).cpu()
+    seen = MaskedImage(image, scheme, KEY, 2, sample=5)
+    ours = seen.show(branch).cpu()
     if scheme.fill == "neighbor":
         word = scheme.bits(grid, KEY._replace(purpose=KEY.purpose + Purpose.NEIGHBOR))
         near = reference.fill_hidden(sub_images, hidden & ~padded, "neighbor", word=word)
@@ -767,14 +765,14 @@ def test_plain_forms_are_those_of_scheme_and_downsampling(scheme: MaskScheme) ->
         expected = reference.fill_hidden(sub_images, hidden, scheme.fill)
         torch.testing.assert_close(ours, expected)
     output = rand(*sub_images.shape, seed=1).cpu()
-    loss = masked_distance(output, image, scheme, KEY, branch, 2, sample=5)
+    loss = seen.distance(output, branch)
     scored = (scheme.scored(label, branch) & ~padded).expand(8, 1, 5, 4)
     expected = mask_loss(output, sub_images, scored)
     assert torch.equal(loss, expected)
     outputs = [rand(*sub_images.shape, seed=k).cpu() for k in range(scheme.branches)]
     scored = [scheme.scored(label, k) for k in range(scheme.branches)]
     expected = pixels.up(reference.merge_branches(outputs, scored), size=(9, 8))
-    assert torch.equal(merge_up(outputs, scheme, KEY, (9, 8), 2, sample=5), expected)
+    assert torch.equal(seen.merge(outputs), expected)
 
 
 @kernels
@@ -928,7 +926,7 @@ def test_kernels_compile_for_gpus() -> None:
         from triton.compiler import ASTSource
         from masked_denoise import RandomPartition
         from masked_denoise.ops import launch
-        from masked_denoise.ops.plan import READ, Place
+        from masked_denoise.ops.plan import READ, Place, plan_of
         from masked_denoise.hashing import Key
 
         names = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float64: "*fp64",
@@ -962,7 +960,7 @@ def test_kernels_compile_for_gpus() -> None:
                 made.append(self.function.__name__)
 
         launch._kernels = lambda file: Kernels(real(file))
-        plan, place, none = RandomPartition(2).plan(Key(1)), Place(2), (None, None, None)
+        plan, place, none = plan_of(RandomPartition(2), Key(1)), Place(2), (None, None, None)
         for dtype in (torch.float32, torch.bfloat16):
             image = torch.zeros(1, 3, 64, 64, dtype=dtype)
             output, mask = torch.zeros(4, 3, 32, 32, dtype=dtype), torch.zeros(4, 1, 32, 32) > 0

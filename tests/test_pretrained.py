@@ -15,14 +15,12 @@ from typer.testing import CliRunner
 from masked_denoise import create_backbone
 from masked_denoise.backbones.cost import count_parameters
 from masked_denoise.cli import app
-from masked_denoise.errors import UnknownNameError
 from masked_denoise.pretrained.availability import availability
 from masked_denoise.pretrained.shipped import SHIPPED
 from masked_denoise.pretrained.table import (
     OWNER_VARIABLE,
     PRETRAINED,
     PretrainedModel,
-    find_pretrained,
     owner,
 )
 
@@ -43,7 +41,7 @@ UNET = PRETRAINED["amsnet-unet-sidd"]
     ],
 )
 def test_numbers_are_those_published(name: str, psnr: float, ssim: float, file_psnr: float) -> None:
-    model = find_pretrained(f"amsnet-{name}-sidd")
+    model = PRETRAINED[f"amsnet-{name}-sidd"]
     assert model.backbone == name
     assert (model.paper_psnr, model.paper_ssim, model.file_psnr) == (psnr, ssim, file_psnr)
     assert model.file == f"{name}-sidd-val_avg_psnr={file_psnr:.2f}.ckpt"
@@ -87,11 +85,6 @@ def test_the_message_says_where_the_original_is_and_what_to_type(model: Pretrain
     folder = model.name.removesuffix("-sidd")  # of its name a folder would hide the model
     assert f"`masked-denoise convert {model.file} -o {folder}`" in told
     assert told.endswith(f"load '{folder}'")
-
-
-def test_unknown_names_suggest_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="did you mean 'amsnet-unet-sidd'"):
-        find_pretrained("amsnet-unet")
 
 
 def test_the_networks_can_be_made() -> None:

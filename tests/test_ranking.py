@@ -20,7 +20,7 @@ from masked_denoise.errors import DataError, SettingError
 from masked_denoise.images import ImageFile, write_image
 from masked_denoise.pretrained.shipped import load_shipped
 from masked_denoise.training.adapt import _restore_if_worse
-from masked_denoise.training.ranking import made_tests, rank_models
+from masked_denoise.training.ranking import MEGAPIXELS, rank_models, simulated_tests, windows_of
 
 
 class Blur(nn.Module):
@@ -68,7 +68,11 @@ def test_the_noise_has_the_level_of_the_pictures() -> None:
         clean = torch.full((3, 128, 128), 0.5)
         noise = CameraNoise(sigma=(strength, strength), uncompressed=1.0)
         made = noise.add(clean, np.random.default_rng(0)).mul(255).round().to(torch.uint8)
-        pairs = made_tests(made.permute(1, 2, 0).contiguous().numpy(), load_shipped())
+        pairs = simulated_tests(
+            windows_of(made.permute(1, 2, 0).contiguous().numpy(), 3, MEGAPIXELS, 0),
+            load_shipped(),
+            0,
+        )
         luma = [(one.astype(float) - two).mean(2).std() / 255 for one, two in pairs]
         levels.append(float(np.mean(luma)))
     # Of a flat picture more than of a photograph is taken off, so that the level comes out higher.
@@ -77,7 +81,10 @@ def test_the_noise_has_the_level_of_the_pictures() -> None:
 
 
 def test_pictures_are_half_as_large_and_seeded(noisy: NDArray[np.uint8]) -> None:
-    first, again, other = (made_tests(noisy, load_shipped(), seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        simulated_tests(windows_of(noisy, 3, MEGAPIXELS, seed), load_shipped(), seed)
+        for seed in (0, 0, 1)
+    )
     assert first[0][0].shape == first[0][1].shape == (80, 96, 3)
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0][0], other[0][0])

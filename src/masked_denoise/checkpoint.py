@@ -23,7 +23,7 @@ from .config import ABOUT, check_config, one_line, plain, read_config, to_json
 from .config import CONFIG as CONFIG
 from .config import FORMAT as FORMAT
 from .denoiser import AsymmetricMaskDenoiser
-from .errors import CheckpointError, MaskedDenoiseError, WeightsError
+from .errors import CheckpointError, MaskedDenoiseError, WeightsError, first_line
 from .refine import Refinement
 from .scheme import SCHEMES, MaskScheme, create_scheme
 from .values import CountRange, ValueRange
@@ -190,9 +190,9 @@ def load_state(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint {path}") from error
     except Exception as error:  # the unpickler raises anything on a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"cannot read the checkpoint {path}: damaged, cut off or of another kind ({reason})"
+            f"cannot read the checkpoint {path}: damaged, cut off or of another kind "
+            f"({first_line(error)})"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT or "recipe" not in state:
         raise CheckpointError(f"{path} is not a training state of this version (format {FORMAT})")

@@ -35,6 +35,7 @@ MASKED_CONVENTION = (
     "values; noise alike in neighbouring pixels flatters whoever copies it"
 )
 
+_RESAMPLES = 2000  # bootstrap samples of the scenes
 _SIDE, _PERIOD, _MOST = 256, 8, 8  # masked score: middles, one pixel in 8 x 8, of 8 pictures
 
 
@@ -170,9 +171,7 @@ def compare_recipes(
     return found
 
 
-def masked_score(
-    denoiser: AsymmetricMaskDenoiser, image: Array, *, seed: int = 0, passes: int | None = None
-) -> float:
+def masked_score(denoiser: AsymmetricMaskDenoiser, image: Array, *, seed: int = 0) -> float:
     """Return how well pixels are predicted from the others, in dB; it needs no clean picture.
 
     One pixel in 8 x 8 is taken out of the picture, predicted by whatever `denoise` does, and
@@ -184,7 +183,6 @@ def masked_score(
         denoiser: a trained one.
         image: (H, W) or (H, W, C), noisy, as `denoise` takes it.
         seed: of the pixels and of the masks.
-        passes: of `denoise`.
     """
     unit = middle(image, _SIDE)
     low, high = denoiser.value_range or (0.0, 1.0)
@@ -195,7 +193,7 @@ def masked_score(
     places = (slice(row, None, _PERIOD), slice(column, None, _PERIOD))
     holed = unit.astype(np.float32)
     holed[places] = np.nan
-    predicted = denoiser.denoise(holed, nan="mask", seed=seed, passes=passes)
+    predicted = denoiser.denoise(holed, nan="mask", seed=seed)
     return float(psnr(predicted[places], unit[places].astype(np.float32), data_range=high - low))
 
 
@@ -214,7 +212,7 @@ def _check(
 
 def _take(denoiser: AsymmetricMaskDenoiser, source: AsymmetricMaskDenoiser) -> None:
     """Give a denoiser the weights and the record of one that was trained alike."""
-    device = next(source.backbone.parameters()).device
+    device = source.device
     denoiser.backbone.to(device).load_state_dict(source.backbone.state_dict())
     denoiser.value_range, denoiser.fit_record = source.value_range, source.fit_record
     denoiser.found_level(source.noise_level)
@@ -276,7 +274,7 @@ def _compare_to_first(outcome: Outcome, before: Sequence[Outcome]) -> None:
 
 
 def interval_over_scenes(
-    differences: Sequence[float], scenes: Sequence[str], *, draws: int = 2000, seed: int = 0
+    differences: Sequence[float], scenes: Sequence[str]
 ) -> tuple[float, float]:
     """Return the 95 % interval of a mean difference: whole scenes drawn with replacement.
 
@@ -288,7 +286,7 @@ def interval_over_scenes(
     names = sorted(set(scenes))
     groups = [[d for d, s in zip(differences, scenes, strict=True) if s == name] for name in names]
     sums, counts = np.array([sum(g) for g in groups]), np.array([len(g) for g in groups])
-    picked = np.random.default_rng(seed).integers(0, len(names), (draws, len(names)))
+    picked = np.random.default_rng(0).integers(0, len(names), (_RESAMPLES, len(names)))
     means = sums[picked].sum(1) / counts[picked].sum(1)
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 

@@ -17,11 +17,6 @@ CONFIG = "config.json"
 ABOUT = ("license", "training_data", "metrics", "source")
 """What a model card says of the weights; nothing of it changes a result."""
 
-_REQUIRED = {
-    "format", "library_version", "backbone", "channels", "scheme", "train_stride", "stride",
-    "refine", "passes", "observation", "chroma_radius", "turns", "residual", "value_range",
-    "preset",
-}  # fmt: skip
 _OPTIONAL = {
     "training", "weights_sha256", "channels_last", "noise_level", "dct_threshold", "given",
     "counts", *ABOUT,
@@ -275,6 +270,7 @@ _RULES: dict[str, Rule] = {
     "metrics": _OBJECT,
     "source": _OBJECT,
 }
+_REQUIRED = _RULES.keys() - _OPTIONAL
 
 
 def _no_constant(name: str) -> NoReturn:

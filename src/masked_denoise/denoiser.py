@@ -21,6 +21,7 @@ from .hashing import Key, Purpose, hash_key
 from .inference import TILE, denoise_batch
 from .losses import LossKind, target_loss, total_loss
 from .memory import held_memory
+from .modes import keeping_modes
 from .ops import MaskedImage
 from .ops.masked import DistanceKind
 from .probe import Traits, probe, warn_unless_blind
@@ -641,12 +642,50 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> AsymmetricMaskDenoiser:
-        """Return a denoiser by name, from the Hub or from a folder; see `from_pretrained`."""
-        return from_pretrained(
-            name_or_repo_or_folder, backbone=backbone, scheme=scheme, revision=revision,
-            cache_dir=cache_dir, token=token, local_files_only=local_files_only,
-            force_download=force_download, subfolder=subfolder, device=device, dtype=dtype,
+        """Return a denoiser that was saved or published, ready to denoise.
+
+        Args:
+            name_or_repo_or_folder: a folder that `save_pretrained` or `fit(output=...)` wrote, or
+                the checkpoint `last.pt` or `best.pt` of a run; the name of a pretrained model, for
+                example "amsnet-restormer-sidd"; or a repository of the Hugging Face Hub as
+                "owner/name". A revision may follow: "owner/name@v1.0". A file or folder that exists
+                comes before a repository; "local-dir:mine" and "hf-hub:owner/name" say which is
+                meant.
+            backbone: the network, where it was one of your own; its weights are replaced.
+            scheme: the mask scheme, where its class is your own.
+            revision: branch, tag or commit on the Hub; a whole commit pins the model.
+            cache_dir: where downloads are kept; default the cache of `huggingface_hub`.
+            token: for private repositories; default that of `hf auth login`.
+            local_files_only: take what is in the cache, and make no connection.
+            force_download: fetch again what is in the cache.
+            subfolder: of the repository or folder that holds the model.
+            device: where the network goes; default the CPU.
+            dtype: of its weights, a floating one; default that of the network, mostly float32.
+
+        Raises:
+            WeightsError: the model cannot be found or fetched, or something of it is damaged,
+                unknown, or does not belong together.
+            CheckpointError: a training checkpoint cannot be read.
+            SettingError: two arguments contradict each other, or the device is not there.
+        """
+        from .checkpoint import load_model
+        from .pretrained.place import check_target, find_place
+
+        check_target(device, dtype)
+        place = find_place(
+            name_or_repo_or_folder, revision=revision, subfolder=subfolder,
+            local_files_only=local_files_only, force_download=force_download,
         )  # fmt: skip
+        path = place.folder
+        if path is None:
+            from .pretrained.hub import fetch
+
+            path = fetch(
+                place, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
+                force_download=force_download,
+            )  # fmt: skip
+        denoiser = load_model(path, backbone=backbone, scheme=scheme, sha256=place.sha256)
+        return denoiser if device is None and dtype is None else denoiser.to(device, dtype)
 
     # -- inference --------------------------------------------------------------------------
 
@@ -723,34 +762,32 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         if strength == 0 and bad is None and not return_std:
             return image.detach().clone() if isinstance(image, Tensor) else np.array(image)
         device = next(self.backbone.parameters(), batch).device
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            with held_memory(give_back=False):
-                result = denoise_batch(
-                    self, to_device(batch, device), passes=passes, seed=seed, tile=tile,
-                    bad=None if bad is None else bad.to(device), strength=strength,
-                    precision=precision, compile=compile, spread=return_std,
-                )  # fmt: skip
-                if return_std:
-                    result, std = result.chunk(2, dim=1)
-                    return from_batch(result, form), deviation_of(std, form)
-                return from_batch(result, form)
-        finally:
-            for module, training in modes:
-                module.training = training
+        with keeping_modes(self), held_memory(give_back=False):
+            self.eval()
+            result = denoise_batch(
+                self, to_device(batch, device), passes=passes, seed=seed, tile=tile,
+                bad=None if bad is None else bad.to(device), strength=strength,
+                precision=precision, compile=compile, spread=return_std,
+            )  # fmt: skip
+            if return_std:
+                result, std = result.chunk(2, dim=1)
+                return from_batch(result, form), deviation_of(std, form)
+            return from_batch(result, form)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; the CPU for one without weights."""
+        return next(self.backbone.parameters(), torch.empty(0)).device
 
     # -- the network ------------------------------------------------------------------------
 
-    def predict(self, filled: Tensor, *, turn: int = 0) -> Tensor:
+    def predict(self, filled: Tensor) -> Tensor:
         """Return the prediction for a filled image of any size: the network's, or z + net(z).
 
         Args:
             filled: (N, C, h, w) float; padded here to the network's size multiple.
-            turn: the network sees the image turned by this many quarters, plus 4 for mirrored,
-                and its output is turned back.
         """
-        return predict(self, [(filled, turn)], self.backbone)[0]
+        return predict(self, [(filled, 0)], self.backbone)[0]
 
     def find_traits(self, channels_last: bool | None) -> Traits:
         """Return what is registered of a named backbone; what is not, and of others, a trial shows.
@@ -786,60 +823,4 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             )
 
 
-def from_pretrained(
-    name_or_repo_or_folder: str | Path,
-    *,
-    backbone: nn.Module | None = None,
-    scheme: MaskScheme | None = None,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-    subfolder: str | None = None,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-) -> AsymmetricMaskDenoiser:
-    """Return a denoiser that was saved or published, ready to denoise.
-
-    Args:
-        name_or_repo_or_folder: a folder that `save_pretrained` or `fit(output=...)` wrote, or the
-            checkpoint `last.pt` or `best.pt` of a run; the name of a pretrained model, for example
-            "amsnet-restormer-sidd"; or a repository of the Hugging Face Hub as "owner/name". A
-            revision may follow: "owner/name@v1.0". A file or folder that exists comes before a
-            repository; "local-dir:mine" and "hf-hub:owner/name" say which is meant.
-        backbone: the network, where it was one of your own; its weights are replaced.
-        scheme: the mask scheme, where its class is your own.
-        revision: branch, tag or commit on the Hub; a whole commit pins the model.
-        cache_dir: where downloads are kept; default the cache of `huggingface_hub`.
-        token: for private repositories; default that of `hf auth login`.
-        local_files_only: take what is in the cache, and make no connection.
-        force_download: fetch again what is in the cache.
-        subfolder: of the repository or folder that holds the model.
-        device: where the network goes; default the CPU.
-        dtype: of its weights, a floating one; default that of the network, mostly float32.
-
-    Raises:
-        WeightsError: the model cannot be found or fetched, or something of it is damaged, unknown,
-            or does not belong together.
-        CheckpointError: a training checkpoint cannot be read.
-        SettingError: two arguments contradict each other, or the device is not there.
-    """
-    from .checkpoint import load_model
-    from .pretrained.place import check_target, find_place
-
-    check_target(device, dtype)
-    place = find_place(
-        name_or_repo_or_folder, revision=revision, subfolder=subfolder,
-        local_files_only=local_files_only, force_download=force_download,
-    )  # fmt: skip
-    path = place.folder
-    if path is None:
-        from .pretrained.hub import fetch
-
-        path = fetch(
-            place, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
-            force_download=force_download,
-        )  # fmt: skip
-    denoiser = load_model(path, backbone=backbone, scheme=scheme, sha256=place.sha256)
-    return denoiser if device is None and dtype is None else denoiser.to(device, dtype)
+from_pretrained = AsymmetricMaskDenoiser.from_pretrained

@@ -107,6 +107,11 @@ class DenoiserSettings(nn.Module):
         self._noise_level = None if levels is None else check_levels(levels, self.channels)
 
     @property
+    def inference_scheme(self) -> MaskScheme:
+        """The scheme that `denoise` takes: that of inference where the scheme names one."""
+        return self.scheme.inference or self.scheme
+
+    @property
     def shortest_side(self) -> int:
         """Pixels that no side of a picture to be trained on may be below: the largest stride.
 
@@ -169,8 +174,7 @@ class DenoiserSettings(nn.Module):
             return wish
         if wish != "auto":
             raise SettingError(f"residual is {wish!r}; True, False or 'auto' is needed")
-        inference = self.scheme.inference or self.scheme
-        blind = self.scheme.blind or inference.blind
+        blind = self.scheme.blind or self.inference_scheme.blind
         return self.scheme.fill == "mean" and not blind and not self.traits.global_skip
 
     def _check_settings(self) -> None:

@@ -61,6 +61,11 @@ class MissingExtraError(MaskedDenoiseError, ImportError):
     """An optional package is needed; the message says which extra installs it."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its class where it says nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Return the error for a name that is not known, with the nearest known names.
 

@@ -149,7 +149,7 @@ def _denoise_piece(
 ) -> Tensor:
     """Return the mean of `passes` draws over one tile, refined if so set; tell `spread` of them."""
     denoiser, place = calls.denoiser, _place(image, bad, origin)
-    scheme = denoiser.scheme.inference or denoiser.scheme
+    scheme = denoiser.inference_scheme
 
     def draws() -> Iterator[tuple[MaskedImage, int]]:
         for draw in range(passes):
@@ -175,7 +175,7 @@ def _refine_piece(
     place: dict[str, Any],
 ) -> Tensor:
     """Return the mean over the draws of R3, each denoised again with noisy pixels put back."""
-    scheme = calls.denoiser.scheme.inference or calls.denoiser.scheme
+    scheme = calls.denoiser.inference_scheme
     keys = [Key(seed, Purpose.REFINE, draw) for draw in range(settings.draws)]
     shared = settings.draws if settings.balanced else 0
     copies = (replace(image, denoised, settings.share, [k], draws=shared, **place) for k in keys)

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from .errors import BackboneError
+from .modes import keeping_modes
 from .scheme import MaskScheme
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)  # those of most networks first
@@ -192,25 +193,23 @@ def _a_weight(network: nn.Module) -> Tensor:
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode, and back into its own after that, buffers and all."""
-    training = {name: module.training for name, module in network.named_modules()}
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in network.modules()
         for name, buffer in module._buffers.items()
         if buffer is not None and not is_lazy(buffer)
     ]
-    network.eval()
-    try:
-        yield
-    finally:
-        for name, module in network.named_modules():
-            module.training = training[name]
-        with torch.no_grad():
-            for module, name, buffer, before in buffers:
-                module._buffers[name] = buffer
-                same = (buffer == before) | ((buffer != buffer) & (before != before))  # NaN
-                if not bool(same.all()):
-                    buffer.copy_(before)
+    with keeping_modes(network):
+        network.eval()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for module, name, buffer, before in buffers:
+                    module._buffers[name] = buffer
+                    same = (buffer == before) | ((buffer != buffer) & (before != before))  # NaN
+                    if not bool(same.all()):
+                        buffer.copy_(before)
 
 
 def _random_like(weight: Tensor, generator: torch.Generator) -> Tensor:

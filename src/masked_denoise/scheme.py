@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from numbers import Real
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,9 +19,6 @@ from .hashing import Key, Purpose, hash_key, hash_pixels
 from .pixels import Grid
 from .plugins import SCHEMES as PLUGINS
 from .plugins import load_plugins
-
-if TYPE_CHECKING:
-    from .ops.plan import MaskPlan
 
 NOBODY = 255
 Fill = Literal["mean", "zero", "neighbor"] | float
@@ -107,17 +104,6 @@ class MaskScheme:
         words = hash_pixels(key, grid.sample, grid.row, block).to(torch.int32)
         picked = words.gather(3, place.expand(words.shape[0], 1, words.shape[2], -1))
         return (picked >> shift).bitwise_and_(1).to(torch.uint8)
-
-    def plan(self, key: Key, *, of_pass: bool = False) -> MaskPlan | None:
-        """Return what a kernel needs to draw the masks by itself; None for classes of one's own.
-
-        Args:
-            key: of the draw.
-            of_pass: whether the masks are those of `label_of_pass`.
-        """
-        from .ops.plan import plan_of
-
-        return plan_of(self, key, of_pass=of_pass)
 
     def branch_of_step(self, key: Key) -> int:
         """Return the branch that training step `key.draw` runs, drawn from the hash of the step."""

@@ -53,13 +53,12 @@ def turns_passes(denoiser: AsymmetricMaskDenoiser) -> bool:
 
     Where nothing is hidden, passes have nothing else to differ by: there they always are.
     """
-    scheme = denoiser.scheme.inference or denoiser.scheme
-    return denoiser.turns or type(scheme) is NothingHidden
+    return denoiser.turns or type(denoiser.inference_scheme) is NothingHidden
 
 
 def check_draws(denoiser: AsymmetricMaskDenoiser, passes: int) -> None:
     """Raise SettingError where the passes of a denoiser cannot lie apart."""
-    scheme = denoiser.scheme.inference or denoiser.scheme
+    scheme = denoiser.inference_scheme
     if type(scheme) in (Checkerboard, Lattice) and not turns_passes(denoiser):
         raise SettingError(
             f"return_std needs passes that differ, and those of {scheme!r} all hide the same: set "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from .checks import range_of_values
 from .errors import PixelError, SizeError
 from .transfer import to_host
 
-Picture = TypeVar("Picture", Tensor, NDArray[np.generic])
 ValueRange = tuple[float, float]
 
 
@@ -182,7 +181,7 @@ def middle(image: Any, side: int) -> Any:
     return image[rows, columns].copy()
 
 
-def check_finite(batch: Tensor, what: str = "image") -> None:
+def check_finite(batch: Tensor) -> None:
     """Raise PixelError, with the place of the first one, where a pixel is NaN or infinite."""
     if bool(torch.isfinite(batch.sum())):  # one that is not would not be lost in the sum
         return
@@ -192,7 +191,7 @@ def check_finite(batch: Tensor, what: str = "image") -> None:
     bad = (~finite).nonzero()
     _, channel, row, col = bad[0].tolist()
     raise PixelError(
-        f"{what} has {len(bad)} values that are NaN or infinite, the first at channel {channel}, "
+        f"image has {len(bad)} values that are NaN or infinite, the first at channel {channel}, "
         f'row {row}, column {col}; replace them, or pass nan="mask" to have them predicted'
     )
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SettingError
+from ..modes import keeping_modes
 from ..probe import probe
 from .registry import backbone_info, create_backbone
 
@@ -89,13 +90,7 @@ def cost_of(network: nn.Module, image: Tensor) -> Cost:
     >>> cost_of(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 16, 16))
     Cost(parameters=224, macs_per_pixel=216.0)
     """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with FlopCounterMode(display=False) as counter:
-            network(image)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with keeping_modes(network), FlopCounterMode(display=False) as counter:
+        network.eval()(image)
     pixels = image.shape[0] * image.shape[2] * image.shape[3]
     return Cost(_parameters(network), counter.get_total_flops() / 2 / pixels)

@@ -78,11 +78,6 @@ def given_models(request: Request) -> Given:
         if request.adapt is not None:
             check_student(next(iter(models.values())))
         return models
-    from ..backbones import backbone_info
-    from ..presets import preset
-
-    backbone_info(request.backbone)
-    preset(request.preset or "default")
     return {}
 
 

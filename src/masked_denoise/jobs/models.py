@@ -169,7 +169,7 @@ def prefer_shipped(
 
     if fitted.preset == "independent" or not is_for_shipped(kind):
         return fitted, {}
-    device = next(fitted.backbone.parameters()).device
+    device = fitted.device
     (shipped,) = shipped_models([kind], str(device)).values()
     files = [one.path for one in pictures if one.finite]
     ranks = rank_models(

@@ -11,10 +11,7 @@ from .fast import why_eager
 from .masked import (
     MaskedImage,
     draw_of,
-    hide_down,
     mask_distance,
-    masked_distance,
-    merge_up,
     replace,
     smoothness,
 )
@@ -25,11 +22,8 @@ __all__ = [
     "MaskedImage",
     "draw_of",
     "fill_hidden",
-    "hide_down",
     "mask_distance",
-    "masked_distance",
     "merge_branches",
-    "merge_up",
     "replace",
     "smoothness",
     "why_eager",

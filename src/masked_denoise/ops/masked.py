@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ..pixels import Grid, PixelDownsample, outside
 from ..scheme import MaskScheme, NothingHidden, check_label
 from . import eager, library, library_losses, reference
 from .fast import why_eager
-from .plan import READ, MaskPlan, Place
+from .plan import READ, MaskPlan, Place, plan_of
 
 DistanceKind = Literal["l1", "l2"]
 
@@ -82,7 +82,7 @@ class MaskedImage:
             raise SettingError(f"image is of {image.dtype}; a float dtype is needed")
         self.size = (image.shape[2], image.shape[3])
         self.fused = _fused(image)
-        self.plan = scheme.plan(key, of_pass=of_pass) if self.fused else None
+        self.plan = plan_of(scheme, key, of_pass=of_pass) if self.fused else None
         if draw is not None and self.plan is None:
             raise SettingError(
                 "draw needs a built-in scheme and the fused operators: "
@@ -262,42 +262,6 @@ def draw_of(key: Key, branch: int = 0, *, device: torch.device | str | None = No
     """Return int64 (2,), the hash of a key and a branch, for the `draw` of `MaskedImage`."""
     numbers = torch.tensor([hash_key(key), branch])
     return numbers.to(device) if device is not None else numbers
-
-
-def hide_down(
-    image: Tensor, scheme: MaskScheme, key: Key, branch: int, stride: int = 1, **place: Any
-) -> Tensor:
-    """Return `MaskedImage(image, scheme, key, stride, **place).show(branch)`."""
-    return MaskedImage(image, scheme, key, stride, **place).show(branch)
-
-
-def masked_distance(
-    output: Tensor,
-    image: Tensor,
-    scheme: MaskScheme,
-    key: Key,
-    branch: int,
-    stride: int = 1,
-    *,
-    kind: DistanceKind = "l1",
-    **place: Any,
-) -> Tensor:
-    """Return `MaskedImage(image, scheme, key, stride, **place).distance(output, branch)`."""
-    return MaskedImage(image, scheme, key, stride, **place).distance(output, branch, kind=kind)
-
-
-def merge_up(
-    outputs: Sequence[Tensor] | Tensor,
-    scheme: MaskScheme,
-    key: Key,
-    size: tuple[int, int],
-    stride: int = 1,
-    **place: Any,
-) -> Tensor:
-    """Return the images (B, C, H, W) of `size` that K branches make, as `MaskedImage.merge`."""
-    first = outputs[0]
-    image = first.new_empty(()).expand(len(first) // stride**2, first.shape[1], *size)
-    return MaskedImage(image, scheme, key, stride, **place).merge(outputs)
 
 
 def mask_distance(output: Tensor, target: Tensor, scored: Tensor, *, squared: bool) -> Tensor:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, SettingError, WeightsError
+from ..errors import CheckpointError, SettingError, WeightsError, first_line
 from .published import BRANCH, Recognised, name_some, recognise
 from .table import PretrainedModel
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 PRESET = "amsnet"
-_UNREADABLE = "damaged, cut off or of another kind"
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -225,8 +224,9 @@ def _load(file: BinaryIO, path: Path) -> Any:
                 f"{path} is refused: to read it, {asked[1]} would have to be called, and a file "
                 "of weights must not run code"
             ) from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"cannot read {path}: {_UNREADABLE} ({reason})") from error
+        raise WeightsError(
+            f"cannot read {path}: damaged, cut off or of another kind ({first_line(error)})"
+        ) from error
 
 
 def _check_tensors(state: Mapping[Any, Any], path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import SettingError, WeightsError
+from ..errors import SettingError, WeightsError, first_line
 from .shipped import SHIPPED
 
 if TYPE_CHECKING:
@@ -121,8 +121,9 @@ def check_target(device: str | torch.device | None, dtype: torch.dtype | None) -
         try:
             torch.empty(0, device=device)
         except Exception as error:  # which one it is depends on the device
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise SettingError(f"device {str(device)!r} cannot be used: {reason}") from error
+            raise SettingError(
+                f"device {str(device)!r} cannot be used: {first_line(error)}"
+            ) from error
 
 
 def _local(path: Path, revision: str | None, subfolder: str | None) -> Place:

@@ -106,7 +106,7 @@ def as_grey(model: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
         )  # fmt: skip
     grey.backbone.load_state_dict(weights)
     grey.fit_record, grey.card = dict(model.fit_record), dict(model.card)
-    return grey.to(next(model.backbone.parameters()).device).train(model.training)
+    return grey.to(model.device).train(model.training)
 
 
 def _by_colour(weight: Tensor, dim: int) -> Tensor:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import unknown_name
-
 OWNER_VARIABLE = "MASKED_DENOISE_HUB_OWNER"
 DEFAULT_OWNER = "masked-denoise"
 ORIGINALS = "https://github.com/lll143653/amsnet"
@@ -96,20 +94,6 @@ class PretrainedModel:
             f"{self.source}: download it, type `{self.convert_command()}`, and load "
             f"'{self.folder}'"
         )
-
-
-def find_pretrained(name: str) -> PretrainedModel:
-    """Return a model of the table.
-
-    Raises:
-        UnknownNameError: none has that name; the nearest one is suggested.
-
-    >>> find_pretrained("amsnet-unet-sidd").arguments["width"]
-    128
-    """
-    if name not in PRETRAINED:
-        raise unknown_name("pretrained model", name, PRETRAINED)
-    return PRETRAINED[name]
 
 
 def _arguments(**arguments: Any) -> Mapping[str, Any]:

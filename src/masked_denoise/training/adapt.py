@@ -77,7 +77,7 @@ def _adapted(
         student.fit_record = {**student.fit_record, "stopped": "interrupted", "adaptation": kept}
         return _saved(student, options.output)
     student.value_range = masked.value_range
-    student.to(next(masked.backbone.parameters()).device)
+    student.to(masked.device)
     before = copy.deepcopy(student).eval()
     threshold, student.dct_threshold = student.dct_threshold, 0.0  # targets keep all detail
     try:

@@ -91,10 +91,7 @@ def as_batches(
         data = DataLoader(data, batch_size=settings.batch_size)
     if isinstance(data, Iterable) and not isinstance(data, bytes | dict):
         return LoaderBatches(data, channels, seed=settings.seed, hold_out=hold_out, process=process)
-    raise DataError(
-        f"a {type(data).__name__} came as data; a folder, paths, arrays, tensors, a data set, a "
-        "DataLoader or another iterable of batches is needed"
-    )
+    raise _no_data(data)
 
 
 def pictures_of(data: Any, channels: int) -> Pictures | None:
@@ -127,14 +124,11 @@ def pictures_from(noisy: Any, channels: int, megapixels: float, seed: int) -> Pi
     if pictures is not None:
         return pictures
     if not isinstance(noisy, Iterable) or isinstance(noisy, bytes | dict):
-        raise DataError(
-            f"a {type(noisy).__name__} came as data; a folder, paths, arrays, tensors, a data set, "
-            "a DataLoader or another iterable of batches is needed"
-        )
+        raise _no_data(noisy)
     arrays: list[Tensor | Array] = []
     left = 1e6 * megapixels
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(hash_key(Key(seed, Purpose.EPOCH)))
+        _seed(Key(seed, Purpose.EPOCH))
         for number, item in enumerate(noisy):
             image = image_of(item)
             found = split(image, channels, f"batch {number}")
@@ -236,25 +230,23 @@ class LoaderBatches:
 
     def measure(self) -> ValueRange | None:
         """Return the range of the first batches where they are not on the scale from 0 to 1."""
-        images = [image_of(item) for item in self.sample]
-        return range_of_all(
-            [array for image in images for array in split(image, self.channels, "a batch")]
-        )
+        return range_of_all(self._arrays())
 
     def windows(self, megapixels: float, side: int) -> Iterator[Array]:
         """Yield the images (C, H, W) of the first batches, or windows of them."""
-        images = [image_of(item) for item in self.sample]
-        arrays = [array for image in images for array in split(image, self.channels, "a batch")]
-        return windows(pictures_held(arrays), megapixels, self.seed, side=side)
+        return windows(pictures_held(self._arrays()), megapixels, self.seed, side=side)
+
+    def _arrays(self) -> list[Array]:
+        """Return the images (C, H, W) of the first batches."""
+        images = map(image_of, self.sample)
+        return [array for image in images for array in split(image, self.channels, "a batch")]
 
     def _epoch(self, epoch: int) -> Iterator[object]:
         """Yield this process's items of one reading of the source."""
         _seed(Key(self.seed, Purpose.EPOCH, epoch))
         iterator = iter(self.source)
         for fetched in itertools.count():
-            torch.default_generator.manual_seed(
-                hash_key(Key(self.seed, Purpose.FETCH, (epoch << 32) + fetched))
-            )
+            _seed(Key(self.seed, Purpose.FETCH, (epoch << 32) + fetched))
             items = list(itertools.islice(iterator, self.processes))
             if len(items) < self.processes:
                 return
@@ -274,6 +266,13 @@ class LoaderBatches:
                 "torch.nan_to_num"
             )
         return to_device(batch, self.device) if self.device.type == "cuda" else batch
+
+
+def _no_data(data: object) -> DataError:
+    return DataError(
+        f"a {type(data).__name__} came as data; a folder, paths, arrays, tensors, a data set, a "
+        "DataLoader or another iterable of batches is needed"
+    )
 
 
 def _seed(key: Key) -> None:

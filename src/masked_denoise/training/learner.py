@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import load_weights
+from ..compiled import CompiledForward
 from ..errors import BackboneError
 from ..hashing import Key, Purpose, hash_key
+from ..modes import keeping_modes
 from ..transfer import to_device
-from .compiled import CompiledForward
 from .muon import Muon, pays
 from .settings import FitSettings
 
@@ -118,15 +119,13 @@ class Learner:
         """
         backbone = self.denoiser.backbone
         judged = backbone if self.average is None else self.average.module
-        modes = [(module, module.training) for module in backbone.modules()]
-        try:
-            self.denoiser.backbone = judged.eval()
-            yield self.denoiser
-        finally:
-            judged.eval()
-            self.denoiser.backbone = backbone
-            for module, training in modes:
-                module.training = training
+        with keeping_modes(backbone):
+            try:
+                self.denoiser.backbone = judged.eval()
+                yield self.denoiser
+            finally:
+                judged.eval()
+                self.denoiser.backbone = backbone
 
     def state(self) -> dict[str, Any]:
         """Return what `load_state` takes; its tensors change with the next step."""

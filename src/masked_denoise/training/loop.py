@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -91,7 +92,7 @@ def train(
     make_batches: Callable[[tuple[int, int]], Batches],
     settings: FitSettings,
     options: FitOptions,
-    given: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Make a trainer of the given kind, let it run, and clean up after it.
 
@@ -101,8 +102,7 @@ def train(
         make_batches: called with (rank, number of processes).
         settings: of the run.
         options: of the run.
-        given: those of the settings that the user gave, where the others are still to be decided
-            by the noise.
+        given: those of the settings that the user gave.
     """
     name, arguments = denoiser.backbone_name, denoiser.backbone_args
     in_bf16 = name is not None and backbone_info(name, **arguments).trains_in_bf16
@@ -128,32 +128,32 @@ def _prepared(
     make_batches: Callable[[tuple[int, int]], Batches],
     settings: FitSettings,
     options: FitOptions,
-    given: Mapping[str, Any] | None,
+    given: Mapping[str, Any],
     accelerator: Accelerator,
 ) -> Trainer:
     """Return a trainer that is ready to run; see `train`."""
     state = state_to_resume(options)
-    undecided = given is not None and denoiser.undecided
+    undecided = kind.measures and denoiser.undecided
     settings = replace(settings, mixed_precision=accelerator.mixed_precision)
     if state is not None:
         if undecided:
             decide_as(denoiser, state["recipe"])
-            settings = _decided(denoiser, given or {}, accelerator)
+            settings = _decided(denoiser, given, accelerator)
         if settings.optimizer == "auto":
             before = state["settings"].get("optimizer", "adamw")
             settings = replace(settings, optimizer=before)
         check_same_run(state, denoiser, settings, accelerator.num_processes)
         denoiser.value_range = range_of_recipe(state["recipe"])
     batches = make_batches((accelerator.process_index, accelerator.num_processes))
-    found = find_range(denoiser, batches) if kind.finds_range and state is None else None
-    if state is not None and kind.finds_range:
+    found = find_range(denoiser, batches) if kind.measures and state is None else None
+    if state is not None and kind.measures:
         batches.value_range = denoiser.value_range
     advice = decide(denoiser, batches, accelerator) if undecided and state is None else None
     if advice is not None:
-        settings = _decided(denoiser, given or {}, accelerator)
+        settings = _decided(denoiser, given, accelerator)
     if settings.optimizer == "auto":
         settings = replace(settings, optimizer=optimizer_for(denoiser, settings))
-    rate_is_given = given is not None and given.get("learning_rate") is not None
+    rate_is_given = given.get("learning_rate") is not None
     trainer = kind(denoiser, batches, settings, options, accelerator, rate_is_given=rate_is_given)
     for told in (found, advice):
         if told is not None:
@@ -206,7 +206,7 @@ class Trainer:
         SettingError: a budget in epochs, but the data have no length.
     """
 
-    finds_range: ClassVar[bool] = True  # of the values, where nobody gave it
+    measures: ClassVar[bool] = True  # range of the values, settings and noise level not given
 
     def __init__(
         self,
@@ -522,7 +522,8 @@ class Trainer:
 
     def _find_noise_level(self) -> None:
         """Find what the shares of the pixels' own values rest on, unless it was given."""
-        if self.denoiser.observation != "measured" or self.denoiser.level_given:
+        wanted = self.denoiser.observation == "measured" and not self.denoiser.level_given
+        if not (self.measures and wanted):
             return
         self.denoiser.found_level(None)
         self._save_model()  # it is whole without a level

@@ -122,7 +122,7 @@ def measured_level(
     Returns:
         One level a channel; None where the pictures are too small.
     """
-    device = next(denoiser.backbone.parameters()).device
+    device = denoiser.device
     least = max(SMALLEST, denoiser.stride)
 
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:

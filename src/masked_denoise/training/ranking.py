@@ -110,33 +110,15 @@ def rank_models(
             f"the reference has {reference.channels} channels, the models have {like.channels}; "
             "equal numbers are needed"
         )
-    tests = _tests(windows, reference, seed)
+    tests = simulated_tests(windows, reference, seed)
     ranks = [_rank(name, model, tests, seed) for name, model in models.items()]
     return sorted(ranks, key=lambda rank: -rank.psnr)
 
 
-def made_tests(
-    noisy: object,
-    reference: AsymmetricMaskDenoiser,
-    *,
-    megapixels: float = MEGAPIXELS,
-    seed: int = 0,
-) -> list[tuple[Pixels, Pixels]]:
-    """Return pairs (noisy, clean), uint8 (H, W, C), that are like the noisy pictures.
-
-    Args:
-        noisy: noisy pictures, in any of the forms that `fit` takes.
-        reference: a denoiser of 1 or 3 channels.
-        megapixels: how many million pixels are looked at.
-        seed: of windows and noise.
-    """
-    return _tests(windows_of(noisy, reference.channels, megapixels, seed), reference, seed)
-
-
-def _tests(
+def simulated_tests(
     windows: Sequence[Array], reference: AsymmetricMaskDenoiser, seed: int
 ) -> list[tuple[Pixels, Pixels]]:
-    """Return pairs like windows (C, H, W); see `made_tests`."""
+    """Return pairs (noisy, clean), uint8 (H, W, C), that are like the windows (C, H, W)."""
     pairs = []
     reference = copy.copy(reference)
     reference.dct_threshold = 0.0  # TRUE_OVER_REMOVED was measured without
@@ -205,4 +187,4 @@ def _shipped(like: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
 
     model = load_shipped() if like.channels == 3 else as_grey(load_shipped())
     model.value_range = like.value_range
-    return model.to(next(like.backbone.parameters(), torch.empty(0)).device)
+    return model.to(like.device)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..checks import number, whole
 from ..errors import SettingError
-from .validation import clean_pairs
+from .validation import CleanPairs
 
 BUDGETS = ("steps", "epochs", "minutes")
 DEFAULT_MINUTES = 2.0
@@ -142,8 +142,8 @@ class FitOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise SettingError(f"{name} is {value!r}; a number of steps, 1 or more, is needed")
-        if self.validation is not None and self.validation is not False:
-            object.__setattr__(self, "validation", clean_pairs(self.validation))
+        if not isinstance(self.validation, CleanPairs | None) and self.validation is not False:
+            object.__setattr__(self, "validation", CleanPairs(self.validation))
         if self.callback is not None and not callable(self.callback):
             raise SettingError(f"callback is {self.callback!r}; a function of one dict is needed")
         if self.resume is True and self.output is None:

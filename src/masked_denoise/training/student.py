@@ -158,10 +158,7 @@ class StudentLearner(Learner):
 class StudentTrainer(Trainer):
     """A run towards targets. Its batches are on the 0..1 scale, (B, 2C, H, W)."""
 
-    finds_range = False
-
-    def _find_noise_level(self) -> None:
-        """Leave the level: nothing is hidden, so that a pixel's own value is in the result."""
+    measures = False  # nothing is hidden, so that a pixel's own value is in the result
 
     def _make_learner(self) -> Learner:
         return StudentLearner(self.denoiser, self.settings, self.accelerator)
@@ -186,7 +183,7 @@ class Targets:
     @torch.no_grad()
     def score(self, denoiser: AsymmetricMaskDenoiser, smoothness: float | None = None) -> float:
         """Return the PSNR of the mean squared error over all batches."""
-        device = next(denoiser.backbone.parameters()).device
+        device = denoiser.device
         total, count = 0.0, 0
         for batch in self.batches:
             noisy, target = batch.to(device).chunk(2, dim=1)

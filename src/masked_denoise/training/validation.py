@@ -114,7 +114,7 @@ class FixedMasks:
     @torch.no_grad()
     def score(self, denoiser: AsymmetricMaskDenoiser, smoothness: float | None = None) -> float:
         """Return the loss in dB; the denoiser must be in training mode, its backbone need not."""
-        device = next(denoiser.backbone.parameters()).device
+        device = denoiser.device
         losses = [
             denoiser(
                 batch.to(device), step=number, seed=self.seed, purpose=Purpose.VALIDATE,
@@ -178,11 +178,6 @@ class Scores:
         """Go on where the run that gave `state` stood."""
         self.count, self.worse, self.best = state["count"], state["worse"], state["best"]
         self.smooth = state["smooth"]
-
-
-def clean_pairs(given: Any) -> CleanPairs:
-    """Return what was given as validation, read."""
-    return given if isinstance(given, CleanPairs) else CleanPairs(given)
 
 
 def _read_pairs(noisy: Path, clean: Path) -> Iterator[tuple[Array, Array]]:
