@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from timing import machine
 
 from masked_denoise import AsymmetricMaskDenoiser
-from masked_denoise.evaluate import Pair, find_pairs, pair_name
 from masked_denoise.images import read_image
+from masked_denoise.images.pairs import Pair, find_pairs, pair_name
 from masked_denoise.values import middle
 
 BINS = 20

@@ -222,7 +222,8 @@ def learn_student(data: str, minutes: float, device: str) -> AsymmetricMaskDenoi
 
 def score(denoiser: AsymmetricMaskDenoiser, data: str, clean: str) -> dict[str, Any]:
     """Return mean PSNR and SSIM of the pictures before and after."""
-    from masked_denoise.evaluate import evaluate_pairs, find_pairs
+    from masked_denoise.evaluate import evaluate_pairs
+    from masked_denoise.images.pairs import find_pairs
 
     pairs = find_pairs(data, clean).pairs
     denoiser.eval()

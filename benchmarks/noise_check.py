@@ -27,8 +27,8 @@ from timing import machine
 
 from masked_denoise.camera_noise import CameraNoise
 from masked_denoise.colour import YCBCR
-from masked_denoise.evaluate import find_pairs
 from masked_denoise.images import find_images, read_image
+from masked_denoise.images.pairs import find_pairs
 from masked_denoise.noise import measure_noise
 
 Pixels = NDArray[Any]

@@ -28,8 +28,8 @@ import torch
 from timing import machine
 
 from masked_denoise.compare import Comparison, compare_recipes, write_comparison
-from masked_denoise.evaluate import find_pairs
 from masked_denoise.images import find_images
+from masked_denoise.images.pairs import find_pairs
 from masked_denoise.recipes import Recipe
 
 Settings = dict[str, Any]

@@ -22,9 +22,9 @@ import torch
 from timing import machine
 
 from masked_denoise import AsymmetricMaskDenoiser, RandomPartition, Refinement
-from masked_denoise.evaluate import find_pairs, pair_name
 from masked_denoise.hashing import Key
 from masked_denoise.images import read_image
+from masked_denoise.images.pairs import find_pairs, pair_name
 from masked_denoise.metrics import psnr
 from masked_denoise.pixels import Grid
 from masked_denoise.values import middle

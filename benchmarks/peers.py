@@ -29,8 +29,9 @@ import numpy as np
 from quality import of_scenes
 from timing import machine
 
-from masked_denoise.evaluate import CONVENTION, Pair, find_pairs, pair_name
+from masked_denoise.evaluate import CONVENTION
 from masked_denoise.images import read_image
+from masked_denoise.images.pairs import Pair, find_pairs, pair_name
 from masked_denoise.metrics import score
 from masked_denoise.values import middle
 

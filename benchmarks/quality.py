@@ -26,8 +26,9 @@ import torch
 from timing import machine
 
 from masked_denoise import AsymmetricMaskDenoiser, Refinement
-from masked_denoise.evaluate import Pair, evaluate_pairs, find_pairs, pair_name
+from masked_denoise.evaluate import evaluate_pairs
 from masked_denoise.images import find_images, read_image, write_image
+from masked_denoise.images.pairs import Pair, find_pairs, pair_name
 
 REFINED = '{"refine": {"draws": 4, "share": 0.25, "balanced": true}}'
 RECIPES = {

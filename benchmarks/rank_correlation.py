@@ -23,7 +23,8 @@ from quality import of_scenes
 from timing import machine
 
 from masked_denoise import AsymmetricMaskDenoiser
-from masked_denoise.evaluate import evaluate_pairs, find_pairs
+from masked_denoise.evaluate import evaluate_pairs
+from masked_denoise.images.pairs import find_pairs
 from masked_denoise.training.ranking import rank_models
 
 

@@ -20,8 +20,8 @@ from timing import machine
 
 from masked_denoise import from_pretrained
 from masked_denoise.camera_noise import CameraNoise
-from masked_denoise.evaluate import Pair
 from masked_denoise.images import find_images, read_image
+from masked_denoise.images.pairs import Pair
 from masked_denoise.metrics import score
 from masked_denoise.pretrained.shipped import DEFAULT_MODEL
 from masked_denoise.values import middle

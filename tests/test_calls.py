@@ -151,7 +151,7 @@ def test_the_first_call_on_a_gpu_is_measured(monkeypatch: pytest.MonkeyPatch) ->
     calls = NetworkCalls(denoiser, CPU)
     calls.device = GPU
     outputs = list(calls.run((picture(2, 3, 12, 12, seed=n), 0) for n in range(6)))
-    assert denoiser.call_memory.measured == {(GPU, None): (50.0, 144)}
+    assert denoiser.call_cache.measured == {(GPU, None): (50.0, 144)}
     assert [shape[0] for shape in denoiser.backbone.shapes] == [1, 1, 4, 4, 2]
     for number, output in enumerate(outputs):
         expected = denoiser.predict(picture(2, 3, 12, 12, seed=number))
@@ -181,7 +181,7 @@ def test_memory_is_measured_again_where_more_pixels_tell_more(
     found = []
     for side in (8, 64, 16, 256, 300):
         calls._call_and_measure(picture(1, 3, side, side))
-        found.append(denoiser.call_memory.measured[GPU, None])
+        found.append(denoiser.call_cache.measured[GPU, None])
     assert [pixels for _, pixels in found] == [64, 4096, 4096, 65536, 65536]
     assert found[0][0] > 10_000
     assert found[-1][0] == pytest.approx(8 + work / 65536)
@@ -278,7 +278,7 @@ def test_a_network_is_compiled_once(compiler: list[str]) -> None:
     denoiser.denoise(image)
     assert denoiser.backbone.shapes
     for twin in (copy.deepcopy(denoiser), pickle.loads(pickle.dumps(denoiser))):
-        assert twin.call_memory.compiled is None
+        assert twin.call_cache.compiled is None
         torch.testing.assert_close(twin.denoise(image), expected)
     denoiser.backbone = Counted()
     denoiser.denoise(image, compile=True)

@@ -29,8 +29,8 @@ from masked_denoise.compare import (
     write_comparison,
 )
 from masked_denoise.errors import DataError, SettingError, TrainingError
-from masked_denoise.evaluate import find_pairs
 from masked_denoise.images import ImageFile, find_images, read_image, write_image
+from masked_denoise.images.pairs import find_pairs
 from masked_denoise.metrics import score
 from masked_denoise.recipes import Recipe
 

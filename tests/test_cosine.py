@@ -18,7 +18,7 @@ from masked_denoise.cosine import (
     BLIND,
     CALM,
     LOUD,
-    LUMA,
+    LUMA_WINDOWS,
     PHOTOGRAPHS,
     SEEING,
     SHARE,
@@ -71,7 +71,7 @@ def test_against_its_definition_in_loops(size: tuple[int, int], level: float) ->
     assert (share < SHARE) == (level == 0.2)  # both cases are tried
     mixed = (image + share * rest)[0, 0].numpy()
     least = 0.15 * max(1, removed / LOUD) / np.sqrt(3)
-    kinds = [by_windows(mixed, least, side, step) for side, step in LUMA]
+    kinds = [by_windows(mixed, least, side, step) for side, step in LUMA_WINDOWS]
     np.testing.assert_allclose(result[0, 0].numpy(), np.mean(kinds, axis=0), atol=1e-9)
 
 

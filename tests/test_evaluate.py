@@ -14,14 +14,9 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from masked_denoise.errors import DataError, ImageReadError
-from masked_denoise.evaluate import (
-    Pair,
-    evaluate_pairs,
-    find_pairs,
-    pair_files,
-    pair_name,
-)
+from masked_denoise.evaluate import evaluate_pairs
 from masked_denoise.images import ImageFile, find_images, write_image
+from masked_denoise.images.pairs import Pair, find_pairs, pair_files, pair_name
 from masked_denoise.values import CountRange
 
 RANDOM = np.random.default_rng(5)

@@ -49,7 +49,7 @@ from masked_denoise.ops import (
     replace,
     why_eager,
 )
-from masked_denoise.ops.plan import READ, Kind, MaskPlan, Place, plan_hidden, plan_label, plan_of
+from masked_denoise.ops.plan import READ, Kind, MaskPlan, Origin, plan_hidden, plan_label, plan_of
 from masked_denoise.ops.reference import replacement
 from masked_denoise.pixels import outside
 from masked_denoise.scheme import Fill
@@ -120,7 +120,7 @@ def planned(scheme: MaskScheme) -> MaskPlan:
 def launch_hide(
     image: Tensor,
     plan: MaskPlan,
-    place: Place,
+    place: Origin,
     branch: int = 0,
     *,
     fill: Fill = "zero",
@@ -170,7 +170,7 @@ def test_a_plan_draws_the_masks_of_its_scheme(scheme: MaskScheme, stride: int) -
 @kernels
 @pytest.mark.parametrize("scheme", [SCHEMES[0], SCHEMES[2], SCHEMES[4], Checkerboard()], ids=repr)
 def test_passes_that_complement_each_other(scheme: MaskScheme) -> None:
-    image, place = torch.ones(1, 1, 8, 6, device=DEVICE), Place(2, 2, 6)
+    image, place = torch.ones(1, 1, 8, 6, device=DEVICE), Origin(2, 2, 6)
     grid = PixelDownsample(2).grid(1, (8, 6), origin=(2, 6))
     for draw in range(8):
         key = KEY._replace(draw=draw)
@@ -202,7 +202,7 @@ def test_kernels_draw_the_same_masks(
     """Bit for bit: hidden and scored pixels, and the branch that each is taken from."""
     image = torch.ones(2, 1, 7, 40, device=DEVICE)
     sample = torch.tensor([FAR, -3], device=DEVICE)
-    place, plan = Place(stride, *origin, 77), planned(scheme)
+    place, plan = Origin(stride, *origin, 77), planned(scheme)
     for numbers in (None, sample):
         plain = masked_image(
             image, scheme, stride, sample=77 if numbers is None else numbers, origin=origin
@@ -226,7 +226,7 @@ def test_kernels_draw_the_same_masks(
 
 @kernels
 def test_a_draw_on_the_device_takes_the_place_of_key_and_branch() -> None:
-    image, place = rand(1, 2, 6, 6), Place(2)
+    image, place = rand(1, 2, 6, 6), Origin(2)
     other = plan_of(RandomPartition(3), Key(99))
     assert other is not None
     for key, branch in ((KEY, 0), (Key(4), 2)):
@@ -271,7 +271,7 @@ def test_hide_down(scheme: MaskScheme, stride: int, size: tuple[int, int], fill:
     """
     image = rand(1, 2, *size) if fill == "mean" else rand(2, 3, *size)
     for branch in {0, scheme.branches - 1} if fill != "mean" else {scheme.branches - 1}:
-        ours = launch_hide(image, planned(scheme), Place(stride, sample=4), branch, fill=fill)
+        ours = launch_hide(image, planned(scheme), Origin(stride, sample=4), branch, fill=fill)
         expected = reference_hide(image, scheme, stride, branch, fill, sample=4)
         assert ours.is_contiguous()
         if fill == "mean":
@@ -286,7 +286,7 @@ def test_a_hole_is_filled_from_the_smallest_window_that_sees(hole: int) -> None:
     image, mask = rand(1, 2, 11, 11), torch.zeros(1, 1, 11, 11, dtype=torch.bool, device=DEVICE)
     low, high = 5 - hole // 2, 5 + hole // 2 + 1
     mask[:, :, low:high, low:high] = True
-    ours = launch_hide(image, READ, Place(), mask=mask, fill="mean")
+    ours = launch_hide(image, READ, Origin(), mask=mask, fill="mean")
     expected = reference.fill_hidden(image.double(), mask, "mean").float()
     torch.testing.assert_close(ours, expected, atol=3e-7, rtol=0)
 
@@ -299,7 +299,7 @@ def test_nothing_hidden_comes_through(fill: Fill, poison: float) -> None:
     whole = torch.full((1, 2, 10, 14), poison, device=DEVICE)
     image, bad = whole[..., 2:9, 3:13], rand(1, 1, 7, 10, seed=3) < 0.1
     clean = rand(1, 2, 7, 10)
-    plan, place = planned(RandomPartition(2, hide="others")), Place(2)
+    plan, place = planned(RandomPartition(2, hide="others")), Origin(2)
     seen = launch_hide(torch.ones_like(clean), plan, place, 1, fill=0, bad=bad)
     image.copy_(torch.where(PixelDownsample(2).up(seen, size=(7, 10)) == 1, clean, poison))
     ours = launch_hide(image, plan, place, 1, fill=fill, bad=bad)
@@ -312,7 +312,7 @@ def test_nothing_hidden_comes_through(fill: Fill, poison: float) -> None:
 @pytest.mark.parametrize("fill", ["mean", 0.1])
 def test_dtypes_of_hide_down(dtype: torch.dtype, fill: Fill) -> None:
     image, scheme = rand(1, 3, 6, 7, dtype=dtype), RandomPartition(3, hide="others")
-    ours = launch_hide(image, planned(scheme), Place(2), 1, fill=fill)
+    ours = launch_hide(image, planned(scheme), Origin(2), 1, fill=fill)
     expected = reference_hide(image, scheme, 2, 1, fill)
     if dtype == torch.float64 or fill != "mean":
         torch.testing.assert_close(ours.cpu(), expected, atol=1e-15, rtol=0)
@@ -323,7 +323,7 @@ def test_dtypes_of_hide_down(dtype: torch.dtype, fill: Fill) -> None:
 @kernels
 @pytest.mark.parametrize("fill", ["mean", "zero"])
 def test_memory_layouts_of_hide_down(fill: Fill) -> None:
-    image, plan, place = rand(2, 2, 3, 4), planned(RandomPartition(3)), Place()
+    image, plan, place = rand(2, 2, 3, 4), planned(RandomPartition(3)), Origin()
     expected = launch_hide(image, plan, place, fill=fill)
     layouts = [
         image.contiguous(memory_format=torch.channels_last),
@@ -349,7 +349,7 @@ def launch_distance(
     output: Tensor,
     image: Tensor,
     plan: MaskPlan,
-    place: Place,
+    place: Origin,
     branch: int = 0,
     *,
     squared: bool = False,
@@ -359,8 +359,8 @@ def launch_distance(
     """Return distance and gradient."""
     args = (None, None, mask, plan, place, branch, squared)
     loss, scale = launch.masked_distance(output, image, *args)
-    slope = torch.tensor(grad, device=DEVICE)
-    return loss, launch.masked_distance_backward(slope, scale, output, image, *args)
+    grad_input = torch.tensor(grad, device=DEVICE)
+    return loss, launch.masked_distance_backward(grad_input, scale, output, image, *args)
 
 
 @kernels
@@ -386,17 +386,17 @@ def test_distance(scheme: MaskScheme, stride: int, size: tuple[int, int], square
     expected = reference.masked_distance(wide, plain.sub_images, scored, squared=squared)
     expected.backward(torch.tensor(3.0))
     assert wide.grad is not None
-    loss, slope = launch_distance(
-        output, image, planned(scheme), Place(stride), squared=squared, grad=3
+    loss, grad_input = launch_distance(
+        output, image, planned(scheme), Origin(stride), squared=squared, grad=3
     )
     torch.testing.assert_close(loss.cpu(), expected.detach().float())
-    torch.testing.assert_close(slope.cpu(), wide.grad.float())
+    torch.testing.assert_close(grad_input.cpu(), wide.grad.float())
     last = output.contiguous(memory_format=torch.channels_last)
     again, last_slope = launch_distance(
-        last, image, planned(scheme), Place(stride), squared=squared, grad=3
+        last, image, planned(scheme), Origin(stride), squared=squared, grad=3
     )
     assert same(again, loss)  # the same sum in the same order
-    assert same(last_slope, slope)
+    assert same(last_slope, grad_input)
     assert last_slope.stride() == last.stride()
 
 
@@ -406,13 +406,13 @@ def test_dtypes_of_distance(dtype: torch.dtype) -> None:
     """A half-precision output against a float32 image, as under autocast; summed in float32."""
     output, image = rand(1, 3, 20, 30, dtype=dtype), rand(1, 3, 20, 30, seed=1)
     plan = planned(NothingHidden())
-    loss, slope = launch_distance(output, image, plan, Place(), squared=True)
+    loss, grad_input = launch_distance(output, image, plan, Origin(), squared=True)
     wide = output.double()
     torch.testing.assert_close(loss, (wide - image).square().mean().float())
-    torch.testing.assert_close(slope, (2 * (wide - image) / 1800).to(dtype))
+    torch.testing.assert_close(grad_input, (2 * (wide - image) / 1800).to(dtype))
     assert loss.dtype == torch.float32
     large = torch.full((1, 1, 8, 8), 1000.0, dtype=dtype, device=DEVICE)
-    assert float(launch_distance(large, -large, plan, Place(), squared=True)[0]) == 4e6
+    assert float(launch_distance(large, -large, plan, Origin(), squared=True)[0]) == 4e6
 
 
 @kernels
@@ -423,14 +423,16 @@ def test_distance_of_a_mask_that_is_given(squared: bool) -> None:
     expected = reference.masked_distance(output, target, scored, squared=squared)
     output = torch.where(scored, output, math.nan)
     target = torch.where(scored, target, math.inf)
-    loss, slope = launch_distance(output, target, READ, Place(), mask=scored, squared=squared)
+    loss, grad_input = launch_distance(output, target, READ, Origin(), mask=scored, squared=squared)
     torch.testing.assert_close(loss, expected)
-    assert bool(slope.isfinite().all())
-    assert same((slope != 0).any(1, keepdim=True), scored)
+    assert bool(grad_input.isfinite().all())
+    assert same((grad_input != 0).any(1, keepdim=True), scored)
     nothing = torch.zeros_like(scored)
-    loss, slope = launch_distance(output, target, READ, Place(), mask=nothing, squared=squared)
+    loss, grad_input = launch_distance(
+        output, target, READ, Origin(), mask=nothing, squared=squared
+    )
     assert float(loss) == 0
-    assert not bool(slope.any())
+    assert not bool(grad_input.any())
 
 
 # -- merge, replace, smoothness -------------------------------------------------------------------
@@ -453,10 +455,10 @@ def test_merge_up() -> None:
         stacked.transpose(0, 1).contiguous().transpose(0, 1),
         stacked.mT.clone().mT,
     ):
-        args = (None, None, None, planned(scheme), Place(3), *size)
+        args = (None, None, None, planned(scheme), Origin(3), *size)
         assert same(launch.merge_up(form, *args), expected)
     label = plain.label.to(DEVICE).mT.contiguous().mT
-    assert same(launch.merge_up(stacked, None, None, label, READ, Place(3), *size), expected)
+    assert same(launch.merge_up(stacked, None, None, label, READ, Origin(3), *size), expected)
 
 
 @kernels
@@ -486,7 +488,7 @@ def test_replace_puts_the_same_pixels_back_as_refine(
             states,
             turns,
             int(0.3 * 2**32),
-            Place(1, *origin, 3),
+            Origin(1, *origin, 3),
         )
         assert same(ours, expected)
         for fused in (False, True):
@@ -505,9 +507,9 @@ def test_smoothness(shape: tuple[int, int, int, int]) -> None:
         expected.backward(torch.tensor(2.0))
         assert exact.grad is not None
         torch.testing.assert_close(launch.smoothness(x, 1e-6).cpu(), expected.detach())
-        slope = launch.smoothness_backward(torch.tensor(2.0, device=DEVICE), x, 1e-6)
-        torch.testing.assert_close(slope.cpu(), exact.grad.to(x.dtype), atol=1e-5, rtol=1e-3)
-        assert slope.stride() == x.stride()
+        grad_input = launch.smoothness_backward(torch.tensor(2.0, device=DEVICE), x, 1e-6)
+        torch.testing.assert_close(grad_input.cpu(), exact.grad.to(x.dtype), atol=1e-5, rtol=1e-3)
+        assert grad_input.stride() == x.stride()
     flat = torch.full(shape, 0.3, device=DEVICE)
     assert float(launch.smoothness(flat, 1e-6)) == 0
 
@@ -517,14 +519,14 @@ def test_empty_batches() -> None:
     plan, image = planned(RandomPartition(2)), rand(0, 3, 6, 7)
     output = rand(0, 3, 3, 4)
     for fill in ("zero", "mean"):
-        assert launch_hide(image, plan, Place(2), fill=fill).shape == output.shape
-    loss, slope = launch_distance(output, image, plan, Place(2))
-    assert (float(loss), slope.shape) == (0, output.shape)
+        assert launch_hide(image, plan, Origin(2), fill=fill).shape == output.shape
+    loss, grad_input = launch_distance(output, image, plan, Origin(2))
+    assert (float(loss), grad_input.shape) == (0, output.shape)
     merged = launch.merge_up(
-        output.expand(2, -1, -1, -1, -1), None, None, None, plan, Place(2), 6, 7
+        output.expand(2, -1, -1, -1, -1), None, None, None, plan, Origin(2), 6, 7
     )
     assert merged.shape == image.shape
-    assert launch.replace(image, image, None, None, [1], [0], 5, Place()).shape == image.shape
+    assert launch.replace(image, image, None, None, [1], [0], 5, Origin()).shape == image.shape
     assert float(launch.smoothness(image, 1e-6)) == 0
 
 
@@ -546,28 +548,28 @@ def test_offsets_over_two_to_the_31(tmp_path: Path) -> None:
     for far in (image, rows, rows.mT):
         near = far.contiguous()
         for fill in ("zero", "mean"):
-            ours = launch_hide(far, plan, Place(2), fill=fill)
-            assert same(ours, launch_hide(near, plan, Place(2), fill=fill))
+            ours = launch_hide(far, plan, Origin(2), fill=fill)
+            assert same(ours, launch_hide(near, plan, Origin(2), fill=fill))
         assert same(launch.smoothness(far, 1e-6), launch.smoothness(near, 1e-6))
         slopes = (launch.smoothness_backward(one, x, 1e-6) for x in (far, near))
         assert same(*slopes)
         other = rand(*far.shape, dtype=torch.float16, seed=1)
-        put_back = (None, None, [5], [0], 2**31, Place())
+        put_back = (None, None, [5], [0], 2**31, Origin())
         wanted = launch.replace(near, other, *put_back), launch.replace(other, near, *put_back)
         assert same(launch.replace(far, other, *put_back), wanted[0])
         assert same(launch.replace(other, far, *put_back), wanted[1])
         for squared in (False, True):
-            of_output = launch_distance(far, other, plan, Place(), squared=squared)
-            of_image = launch_distance(other, far, plan, Place(), squared=squared)
-            wanted = launch_distance(near, other, plan, Place(), squared=squared)
+            of_output = launch_distance(far, other, plan, Origin(), squared=squared)
+            of_image = launch_distance(other, far, plan, Origin(), squared=squared)
+            wanted = launch_distance(near, other, plan, Origin(), squared=squared)
             assert all(map(same, of_output, wanted))
-            wanted = launch_distance(other, near, plan, Place(), squared=squared)
+            wanted = launch_distance(other, near, plan, Origin(), squared=squared)
             assert all(map(same, of_image, wanted))
-    args = (None, None, None, plan, Place(), 4, 6)
+    args = (None, None, None, plan, Origin(), 4, 6)
     stacked = image.expand(2, 4, 1, 4, 6)
     assert same(launch.merge_up(stacked, *args), launch.merge_up(stacked.contiguous(), *args))
     stacked = rows[None].expand(2, 1, 1, 4, 4)
-    args = (None, None, None, plan, Place(), 4, 4)
+    args = (None, None, None, plan, Origin(), 4, 4)
     assert same(launch.merge_up(stacked, *args), launch.merge_up(stacked.contiguous(), *args))
 
 
@@ -575,7 +577,7 @@ def test_offsets_over_two_to_the_31(tmp_path: Path) -> None:
 
 
 def operator_cases() -> list[tuple[Any, tuple[Any, ...]]]:
-    plan, place, none = planned(RandomPartition(2)), Place(2), (None, None, None)
+    plan, place, none = planned(RandomPartition(2)), Origin(2), (None, None, None)
     image = rand(1, 2, 5, 6).requires_grad_()
     output = rand(4, 2, 3, 3, seed=1).requires_grad_()
     mask = rand(4, 1, 3, 3, seed=2) < 0.5
@@ -589,7 +591,7 @@ def operator_cases() -> list[tuple[Any, tuple[Any, ...]]]:
         (library_losses.masked_distance, (output, image, *own, READ, place, 0, True)),
         (library.merge_up, (outputs, *none, plan, place, 5, 6)),
         (library.merge_up, (outputs, None, None, mask.byte(), READ, place, 5, 6)),
-        (library.replace, (image, other, None, None, [5, 2**32 - 1], [0, 2**31], 2**30, Place())),
+        (library.replace, (image, other, None, None, [5, 2**32 - 1], [0, 2**31], 2**30, Origin())),
         (library_losses.smoothness, (image, 1e-6)),
     ]
 
@@ -609,7 +611,7 @@ def test_gradients_of_the_image() -> None:
         for scored, mean in ((False, True), (False, False), (True, False)):
             assert torch.autograd.gradcheck(
                 lambda x, plan=plan, scored=scored, mean=mean: library.hide_down(
-                    x, None, None, None, None, plan, Place(2), 0, scored, mean, 0.5, False
+                    x, None, None, None, None, plan, Origin(2), 0, scored, mean, 0.5, False
                 ),
                 (image,),
             )
@@ -620,13 +622,13 @@ def test_gradients_of_the_image() -> None:
     for masks in ((None, None, None), (None, draw, None), (None, None, label)):
         chosen = READ if masks[2] is not None else plan
         assert torch.autograd.gradcheck(
-            lambda x, masks=masks, plan=chosen: library.merge_up(x, *masks, plan, Place(2), 5, 6),
+            lambda x, masks=masks, plan=chosen: library.merge_up(x, *masks, plan, Origin(2), 5, 6),
             (outputs,),
         )
     other = rand(1, 2, 5, 6, dtype=torch.float64, seed=4).requires_grad_()
     bad = rand(1, 1, 5, 6) < 0.3
     assert torch.autograd.gradcheck(
-        lambda x, y: library.replace(x, y, None, bad, [3, 4], [0, 7], 2**31, Place()),
+        lambda x, y: library.replace(x, y, None, bad, [3, 4], [0, 7], 2**31, Origin()),
         (image, other),
     )
 
@@ -635,7 +637,7 @@ def test_gradient_of_the_target() -> None:
     output, image = rand(4, 2, 3, 3), rand(1, 2, 5, 6).requires_grad_()
     scheme = RandomPartition(2)
     loss, _ = library_losses.masked_distance(
-        output, image, None, None, None, planned(scheme), Place(2), 0, True
+        output, image, None, None, None, planned(scheme), Origin(2), 0, True
     )
     loss.backward()
     twin = image.detach().cpu().clone().requires_grad_()
@@ -926,7 +928,7 @@ def test_kernels_compile_for_gpus() -> None:
         from triton.compiler import ASTSource
         from masked_denoise import RandomPartition
         from masked_denoise.ops import launch
-        from masked_denoise.ops.plan import READ, Place, plan_of
+        from masked_denoise.ops.plan import READ, Origin, plan_of
         from masked_denoise.hashing import Key
 
         names = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float64: "*fp64",
@@ -960,7 +962,7 @@ def test_kernels_compile_for_gpus() -> None:
                 made.append(self.function.__name__)
 
         launch._kernels = lambda file: Kernels(real(file))
-        plan, place, none = plan_of(RandomPartition(2), Key(1)), Place(2), (None, None, None)
+        plan, place, none = plan_of(RandomPartition(2), Key(1)), Origin(2), (None, None, None)
         for dtype in (torch.float32, torch.bfloat16):
             image = torch.zeros(1, 3, 64, 64, dtype=dtype)
             output, mask = torch.zeros(4, 3, 32, 32, dtype=dtype), torch.zeros(4, 1, 32, 32) > 0
@@ -970,7 +972,7 @@ def test_kernels_compile_for_gpus() -> None:
             launch.masked_distance(*args)
             launch.masked_distance_backward(torch.ones(()), torch.ones(()), *args)
             launch.merge_up(torch.stack([output] * 2), *none, plan, place, 64, 64)
-            launch.replace(image, image, None, None, [5], [0], 2**32 - 1, Place())
+            launch.replace(image, image, None, None, [5], [0], 2**32 - 1, Origin())
             launch.smoothness(image, 1e-6)
             launch.smoothness_backward(torch.ones(()), image, 1e-6)
         launch.hide_down(image, None, None, mask, mask[:1], READ, place, 0, False, True, 0.0, True)

@@ -460,7 +460,7 @@ def test_what_a_string_means(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     find = place.find_place
-    assert find("a/b") == place.Place(repository="a/b")
+    assert find("a/b") == place.ModelSource(repository="a/b")
     assert find("a/b", revision="x") == find("hf-hub:a/b@x") == find("a/b@x")
     (tmp_path / "a" / "b").mkdir(parents=True)
     assert find("a/b").folder == Path("a/b")

@@ -21,7 +21,7 @@ from masked_denoise import AsymmetricMaskDenoiser, Checkerboard, RandomPartition
 from masked_denoise import observation as own
 from masked_denoise.errors import CheckpointError, PixelError, SettingError, WeightsError
 from masked_denoise.inference import denoise_batch
-from masked_denoise.observation import NoiseLevel, check_levels, find_levels, weighed
+from masked_denoise.observation import NoiseLevel, check_levels, estimate_noise_levels, weighed
 from masked_denoise.training.student import train_student
 
 SLOPE, OFFSET = 0.02, 4e-4
@@ -110,7 +110,7 @@ def test_where_nothing_is_left_over_nothing_comes_back() -> None:
 
 def test_the_level_is_found_where_the_picture_is_smooth() -> None:
     clean = scene(384)
-    found = find_levels([(batch(exposed(clean)), ramp_of(384))])
+    found = estimate_noise_levels([(batch(exposed(clean)), ramp_of(384))])
     assert found is not None
     values = np.linspace(0.1, 0.75, 9)
     told = found[0].slope * values + found[0].offset
@@ -125,7 +125,7 @@ def test_the_level_of_a_sensor_that_counts_from_black(black: float) -> None:
     variance = gain * light + (gain * reading) ** 2
     noise = np.sqrt(variance) * np.random.default_rng(0).standard_normal(light.shape)
     clean = batch(light + black)
-    found = find_levels([(clean + batch(noise), clean)])
+    found = estimate_noise_levels([(clean + batch(noise), clean)])
     assert found is not None
     values = np.linspace(0.05, 0.65, 7)
     told = found[0].slope * (values + black) + found[0].offset
@@ -137,7 +137,7 @@ def test_the_level_is_that_of_all_pictures() -> None:
     ramp = ramp_of()[0, 0].numpy()
     rough = ramp + 0.1 * np.random.default_rng(2).standard_normal(ramp.shape)
     pairs = [(batch(exposed(one)), ramp_of()) for one in (rough, ramp)]
-    found, alone = find_levels(pairs), find_levels(pairs[:1])
+    found, alone = estimate_noise_levels(pairs), estimate_noise_levels(pairs[:1])
     assert found is not None
     assert alone is not None
     true = SLOPE * 0.4 + OFFSET
@@ -146,13 +146,13 @@ def test_the_level_is_that_of_all_pictures() -> None:
 
 
 def test_nothing_left_over_is_no_noise() -> None:
-    assert find_levels([(ramp_of(), ramp_of())]) == (NoiseLevel(0.0, 0.0),)
+    assert estimate_noise_levels([(ramp_of(), ramp_of())]) == (NoiseLevel(0.0, 0.0),)
 
 
 def test_too_little_tells_no_level() -> None:
     small = torch.rand(1, 1, 2 * own.RADIUS, 64)
-    assert find_levels([(small, small)]) is None
-    assert find_levels([]) is None
+    assert estimate_noise_levels([(small, small)]) is None
+    assert estimate_noise_levels([]) is None
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_every_fit_measures_the_level_and_decides_no_more() -> None:
     bare.backbone.load_state_dict(denoiser.backbone.state_dict())
     noisy = batch(picture)
     predicted = denoise_batch(bare.eval(), noisy, passes=bare.passes, seed=0)
-    assert denoiser.noise_level == find_levels([(noisy, predicted)])
+    assert denoiser.noise_level == estimate_noise_levels([(noisy, predicted)])
 
 
 def test_a_level_that_is_given_stays(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from masked_denoise.training.crops import CropBatches
 from masked_denoise.training.loop import Trainer
 from masked_denoise.training.pictures import Array, pictures_in_memory
 from masked_denoise.training.settings import FitSettings
-from masked_denoise.training.store import PixelStore, Place, can_hold, crop_of
+from masked_denoise.training.store import CropPlace, PixelStore, can_hold, crop_of
 
 RNG = np.random.default_rng(0)
 SIZES = ((3, 20, 31), (3, 17, 18), (3, 40, 16))
@@ -45,7 +45,7 @@ def test_gathered_crops_are_those_cut_one_by_one(dtype: str) -> None:
     assert held.pixels.nbytes == sum(array.nbytes for array in arrays)
     chosen = [turn % 3 for turn in range(16)]
     places = [
-        Place((5 * k) % (SIZES[i][1] - 12), (7 * k) % (SIZES[i][2] - 12), k % 8)
+        CropPlace((5 * k) % (SIZES[i][1] - 12), (7 * k) % (SIZES[i][2] - 12), k % 8)
         for k, i in enumerate(chosen)
     ]
     gathered = held.cut(chosen, places, 13)

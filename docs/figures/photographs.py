@@ -15,8 +15,8 @@ from sheet import sheet
 from torch import Tensor
 
 from masked_denoise import from_pretrained
-from masked_denoise.evaluate import find_pairs, pair_name
 from masked_denoise.images import read_image
+from masked_denoise.images.pairs import find_pairs, pair_name
 from masked_denoise.metrics import psnr
 
 CROPS = (

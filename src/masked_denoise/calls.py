@@ -33,7 +33,7 @@ SHARE = 0.5  # of the free memory that a call may take
 TELLING = 1 << 16  # pixels of a call that tell what more take: workspace counts little then
 
 
-class CallMemory:
+class CallCache:
     """What calls have found out about the network of a denoiser; a copy starts anew.
 
     Attributes:
@@ -50,11 +50,11 @@ class CallMemory:
         self.measured: dict[tuple[torch.device, torch.dtype | None], tuple[float, int]] = {}
         self.room = MOST_PIXELS
 
-    def __deepcopy__(self, memo: object) -> CallMemory:
-        return CallMemory()
+    def __deepcopy__(self, memo: object) -> CallCache:
+        return CallCache()
 
-    def __reduce__(self) -> tuple[type[CallMemory], tuple[()]]:
-        return CallMemory, ()
+    def __reduce__(self) -> tuple[type[CallCache], tuple[()]]:
+        return CallCache, ()
 
 
 class NetworkCalls:
@@ -84,9 +84,9 @@ class NetworkCalls:
         self.denoiser, self.network, self.device = denoiser, denoiser.backbone, device
         weight = next(self.network.parameters(), None)
         self.cast = cast_of(precision, device, torch.float32 if weight is None else weight.dtype)
-        if denoiser.call_memory.network is not self.network:
-            denoiser.call_memory = CallMemory(self.network)
-        self.compile, self.memory = compile, denoiser.call_memory
+        if denoiser.call_cache.network is not self.network:
+            denoiser.call_cache = CallCache(self.network)
+        self.compile, self.memory = compile, denoiser.call_cache
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Tensor]:
         """Yield the prediction (n, C, h, w) of each job, in order; jobs are taken when needed."""

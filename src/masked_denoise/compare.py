@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, MaskedDenoiseError, SettingError
-from .evaluate import CONVENTION, Pair, evaluate_pairs, pair_name
+from .evaluate import CONVENTION, evaluate_pairs
 from .images import ImageFile, read_image, write_image
+from .images.pairs import Pair, pair_name
 from .jobs.plan import write_text
 from .metrics import psnr
 from .recipes import Recipe
-from .report.crops import CropSheet, spread
+from .report.crops import CropSheet, evenly_spaced
 from .values import channels_of, middle, scale_of
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def _score(
     numbers["parameters"] = sum(one.numel() for one in denoiser.backbone.parameters())
     numbers["steps"], numbers["training_seconds"] = record["steps"], record["seconds"]
     if not pairs:
-        for path in spread(noisy, _MOST):
+        for path in evenly_spaced(noisy, _MOST):
             start = time.perf_counter()
             decibel = masked_score(denoiser, read_image(path).pixels, seed=seed)
             seconds = time.perf_counter() - start

@@ -23,8 +23,8 @@ from .tiling import tiled
 
 Windows = tuple[tuple[int, int], ...]
 
-LUMA = ((16, 4), (32, 8))  # windows: side and distance in pixels; the mean of both is taken
-CHROMA = ((16, 4),)  # of colour differences, whose noise is coarser, at half the resolution
+LUMA_WINDOWS = ((16, 4), (32, 8))  # windows: side and distance in pixels; the mean of both is taken
+CHROMA_WINDOWS = ((16, 4),)  # of colour differences, whose noise is coarser, at half the resolution
 TILE = 512  # side of the pieces of large images that are transformed one by one
 PHOTOGRAPHS = 0.07  # threshold for photographs: 18 of 255
 AT_A_TIME = 1 << 18  # coefficients in work on a processor: they stay in its cache
@@ -105,12 +105,12 @@ def threshold_cosines(
     fall = (removed / QUIET).clamp_max(1) ** 3
     least = threshold * fall * (removed / LOUD).clamp_min(1)
     share = (threshold / (AMPLE * removed).clamp_min(TINY)).clamp_max(SHARE)
-    luma = _without_small(torch.lerp(clean[:, first], before[:, first], share), least, LUMA)
+    luma = _without_small(torch.lerp(clean[:, first], before[:, first], share), least, LUMA_WINDOWS)
     if not colours:
         return (_limit_removed(luma, before, noisy, limit) if limit else luma) / math.sqrt(3)
     chroma = clean[:, 1:]
     mixed = _half(torch.lerp(chroma, before[:, 1:], share))
-    small = _without_small(mixed, least.expand(-1, 2, -1, -1), CHROMA)
+    small = _without_small(mixed, least.expand(-1, 2, -1, -1), CHROMA_WINDOWS)
     change = _enlarged(small, 2, image) - chroma
     most = MOST_CHANGE * _deviation(change, counted, every) * fall
     change = change.clamp(-most, most)

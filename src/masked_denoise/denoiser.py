@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .backbones import backbone_info, create_backbone
 from .backbones.spandrel_model import Backbone, unwrap
-from .calls import CallMemory, predict
+from .calls import CallCache, predict
 from .checks import number, whole
 from .denoiser_settings import UNIT, DenoiserSettings
 from .errors import SettingError, SizeError
@@ -158,7 +158,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         self.history: list[dict[str, Any]] = []
         self.fit_record: dict[str, Any] = {}
         self.card: dict[str, Any] = {}
-        self.call_memory = CallMemory()  # about calls of the network
+        self.call_cache = CallCache()  # about calls of the network
         residual = self._take(preset or "default", {})
         self.traits = self.find_traits(channels_last)
         check_scheme(self.scheme)
@@ -208,7 +208,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             return denoise_batch(self, image, passes=self.passes, seed=seed)
         if target is not None:
             return target_loss(self.predict(image), target, kind=loss)
-        kind = self.masked_loss_kind(loss)
+        kind = self.check_masked_loss(loss)
         key = Key(seed, purpose, step)
         stride = self.stride_of_step(key)
         masked = MaskedImage(image, self.scheme, key, stride, sample=sample)
@@ -225,7 +225,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             return losses[0]
         return total_loss(torch.stack(losses), masked.merge(outputs), smoothness=smoothness)
 
-    def masked_loss_kind(self, loss: str) -> DistanceKind:
+    def check_masked_loss(self, loss: str) -> DistanceKind:
         """Return which loss is meant; SettingError where noisy images alone cannot teach by it."""
         if isinstance(self.scheme, NothingHidden) and not self.scheme.blind:
             raise SettingError(

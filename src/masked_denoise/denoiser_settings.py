@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from .checks import number, range_of_values, whole
+from .checks import number, whole
 from .errors import SettingError
 from .noise_advice import SMOOTH_STRIDE
 from .observation import NoiseLevel, check_levels
@@ -18,7 +18,7 @@ from .presets import preset as named_preset
 from .probe import Traits
 from .refine import Refinement
 from .scheme import MaskScheme
-from .values import ValueRange
+from .values import ValueRange, range_of_values
 
 _DECIDED = (
     "scheme", "train_strides", "stride", "passes", "refinement", "observation", "chroma_radius",

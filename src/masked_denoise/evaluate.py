@@ -1,11 +1,10 @@
-"""Scores against clean pictures: which files belong together, PSNR and SSIM of each, the means."""
+"""Scores against clean pictures: PSNR and SSIM of each, and their means."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError, MaskedDenoiseError, PixelError
-from .images import find_images, read_image
+from .errors import MaskedDenoiseError, PixelError
+from .images import read_image
+from .images.pairs import Pair
+from .images.pairs import find_pairs as find_pairs
+from .images.pairs import pair_name as pair_name
 from .jobs.survey import Failure
 from .metrics import score
 from .values import range_in_use
@@ -25,27 +27,7 @@ ValueRange = tuple[float, float]
 
 CONVENTION = "both pictures rounded to 8 bits; SSIM with the uniform 7x7 window; mean over pictures"
 
-_ROLE = re.compile(r"(_(real|mean|noisy|clean|gt|denoised))+$", re.IGNORECASE)
-_CLEAN_ROLE = re.compile(r"_(mean|clean|gt)$", re.IGNORECASE)
 _NEAR = 0.05  # how far floats of a clean picture may leave [0, 1] and still be on that scale
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture and its clean reference; `name` is its place below the folder that was given."""
-
-    name: str
-    image: Path
-    clean: Path
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """The pairs, and the files of either side that have no partner."""
-
-    pairs: tuple[Pair, ...]
-    unpaired_images: tuple[Path, ...]
-    unpaired_clean: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -93,84 +75,6 @@ class Evaluation:
             "images": rows,
             "failed": {str(one.path): one.reason for one in self.failures},
         }
-
-
-def pair_name(path: str | Path) -> str:
-    """Return the stem by which files pair: without _real, _mean, _noisy, _clean, _gt, _denoised.
-
-    >>> pair_name("photos/cat_real.JPG"), pair_name("truth/cat_mean.png")
-    ('cat', 'cat')
-    """
-    stem = Path(path).stem
-    return _ROLE.sub("", stem) or stem
-
-
-def find_pairs(images: str | Path, clean: str | Path) -> Pairing:
-    """Return which files of two folders belong together (see `pair_files`).
-
-    Two files, instead of folders, are a pair whatever they are called.
-
-    Raises:
-        ImageReadError: a path does not exist.
-        DataError: a folder has no images, or there is no pair.
-    """
-    images, clean = Path(images), Path(clean)
-    if images.is_file() and clean.is_file():
-        return Pairing((Pair(images.name, images, clean),), (), ())
-    pairing = pair_files(find_images(images), find_images(clean))
-    if not pairing.pairs and not (pairing.unpaired_images and pairing.unpaired_clean):
-        raise DataError(
-            f"{images} and {clean} hold the same files, and a picture is not compared with itself"
-        )
-    if not pairing.pairs:
-        raise DataError(
-            f"no file of {images} has the stem of one in {clean}, also without _real, _mean, "
-            f"_noisy, _clean, _gt; for example {pairing.unpaired_images[0].name} and "
-            f"{pairing.unpaired_clean[0].name}: rename them"
-        )
-    return pairing
-
-
-def pair_files(images: Sequence[tuple[Path, Path]], clean: Sequence[tuple[Path, Path]]) -> Pairing:
-    """Return which of the (file, root) found belong together: those of equal `pair_name`.
-
-    Where both sides have sub-folders, these must be equal, too. Where noisy and clean files share a
-    folder, those ending in _mean, _clean or _gt are the clean ones. A clean picture may have
-    several partners.
-
-    Raises:
-        DataError: a picture has two clean ones.
-    """
-    flat = any(all(file.parent == root for file, root in side) for side in (images, clean))
-
-    def key(file: Path, root: Path) -> tuple[Path, str]:
-        return Path() if flat else file.relative_to(root).parent, pair_name(file)
-
-    candidates: dict[tuple[Path, str], list[Path]] = {}
-    for file, root in clean:
-        candidates.setdefault(key(file, root), []).append(file)
-    pairs, lonely = [], []
-    for file, root in images:
-        match = _clean_one(candidates.get(key(file, root), []))
-        if match is None:
-            lonely.append(file)
-        elif match.resolve() != file.resolve():
-            pairs.append(Pair(file.relative_to(root).as_posix(), file, match))
-    used = {file.resolve() for pair in pairs for file in (pair.image, pair.clean)}
-    left = [file for file, _ in clean if file.resolve() not in used]
-    return Pairing(tuple(pairs), tuple(lonely), tuple(left))
-
-
-def _clean_one(files: list[Path]) -> Path | None:
-    """Return the clean picture among files of one name; raise where two would do."""
-    if len(files) > 1:
-        files = [file for file in files if _CLEAN_ROLE.search(file.stem)] or files
-    if len(files) > 1:
-        raise DataError(
-            f"{files[0]} and {files[1]} are both clean pictures of '{pair_name(files[0])}'; keep "
-            "one of them"
-        )
-    return files[0] if files else None
 
 
 def evaluate_pairs(

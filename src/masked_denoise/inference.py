@@ -159,7 +159,7 @@ def _denoise_piece(
 
     passed = merged_draws(calls, draws())
     if spread is not None:
-        passed = _told(passed, spread, denoiser, image, bad)
+        passed = _recorded(passed, spread, denoiser, image, bad)
     denoised = _mean(passed, image)
     if denoiser.refinement is None:
         return denoised
@@ -222,7 +222,7 @@ def _place(image: Tensor, bad: Tensor | None, origin: tuple[int, int]) -> dict[s
     return {"sample": 0 if len(image) == 1 else same, "origin": origin, "bad": bad}
 
 
-def _told(
+def _recorded(
     passed: Iterator[Tensor],
     spread: Spread,
     denoiser: AsymmetricMaskDenoiser,

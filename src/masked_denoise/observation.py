@@ -103,7 +103,7 @@ def weighed(image: Tensor, clean: Tensor, levels: Sequence[NoiseLevel]) -> Tenso
     return tiled(mix, torch.cat([image, clean], dim=1), tile=TILE, halo=2 * RADIUS)
 
 
-def find_levels(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[NoiseLevel, ...] | None:
+def estimate_noise_levels(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[NoiseLevel, ...] | None:
     """Return the level of independent noise, one a channel; None where there is too little.
 
     Where windows are of one brightness, the calmest are those whose pixels could be predicted, and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,25 +12,59 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .checks import range_of_values
-from .errors import PixelError, SizeError
+from .checks import number
+from .errors import PixelError, SettingError, SizeError
 from .transfer import to_host
 
 ValueRange = tuple[float, float]
 
 
 class CountRange(NamedTuple):
-    """A range of values that integers of more than 8 bits have, too, in place of their dtype's."""
+    """A value range that holds for integers of more than 8 bits, too, such as 12 bits stored in 16.
+
+    A plain (low, high) holds for floats only, so that the two are never equal.
+    """
 
     low: float
     high: float
 
+    def __eq__(self, other: object) -> bool:
+        """Return whether the other is a `CountRange` with the same ends."""
+        return isinstance(other, CountRange) and tuple(self) == tuple(other)
+
+    def __ne__(self, other: object) -> bool:
+        """Return the opposite of `==`."""
+        return not self == other
+
+    def __hash__(self) -> int:
+        """Return a hash that goes with `==`."""
+        return hash((CountRange, *self))
+
+
+def range_of_values(value: Any) -> ValueRange:
+    """Return the range (low, high) of values as two floats; a `CountRange` stays one.
+
+    Raises:
+        SettingError: it is no such pair with high > low.
+
+    >>> range_of_values([0, 4095])
+    (0.0, 4095.0)
+    """
+    needed = "(low, high) with high > low"
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise SettingError(f"value_range is {value!r}; {needed} is needed")
+    ends = [number("value_range", one, needed) for one in value]
+    if len(ends) != 2 or not ends[0] < ends[1]:
+        raise SettingError(f"value_range is {value!r}; {needed} is needed")
+    low, high = ends
+    return CountRange(low, high) if isinstance(value, CountRange) else (low, high)
+
 
 _INTEGERS = ("uint8", "uint16", "int16", "uint32", "int32")  # of pictures
 _DOUBLE = ("uint32", "int32", "float64")  # do not fit into float32
-WHITE = 2.0
+BEYOND_UNIT_SCALE = 2.0
 """Floats beyond this are not on the scale from 0 to 1; noise on it reaches beyond 1."""
-BLACK = 0.07
+FAINT = 0.07
 """Share of a scale, below which all values of an image are faint: no photograph is so dark, and
 integers in 16 bits have 12 bits or less."""
 DIM = 0.3

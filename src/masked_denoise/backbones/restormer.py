@@ -53,8 +53,8 @@ class _InverseDeviation(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         pixels, mean, inverse = ctx.saved_tensors
-        slope = grad * inverse**3 / -pixels.shape[-1]
-        return slope * (pixels - mean)  # type: ignore[no-any-return]
+        grad_input = grad * inverse**3 / -pixels.shape[-1]
+        return grad_input * (pixels - mean)  # type: ignore[no-any-return]
 
 
 class ChannelNorm(nn.Module):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..compare import Comparison
-    from ..evaluate import Pair
+    from ..images.pairs import Pair
     from ..recipes import Recipe
 
 HELP = """Train several recipes on the same noisy pictures with the same budget, and compare them.
@@ -124,7 +124,7 @@ def _pairs(
     terminal: Terminal, noisy: list[Path], score: Path | None, clean: Path | None
 ) -> list[Pair]:
     """Return the pairs to score; none where there are no clean pictures."""
-    from ..evaluate import find_pairs
+    from ..images.pairs import find_pairs
 
     if clean is None:
         if score is not None:

@@ -239,8 +239,8 @@ def _partners(request: Request, plan: Plan, pictures: Sequence[Picture]) -> Part
     if request.clean is None:
         return {}
     from ..errors import DataError, ImageReadError, SizeError
-    from ..evaluate import pair_files
     from ..images import find_images
+    from ..images.pairs import pair_files
     from ..jobs.survey import survey
 
     sources = [(task.source, task.root) for task in (*plan.tasks, *plan.skipped)]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .learning import end, pictures_alike, validation_pairs
+from .learning import finish_run, pictures_alike, validation_pairs
 from .options import DENOISING, setting
 from .terminal import Terminal
 
@@ -99,4 +99,4 @@ def distill(
         loss=loss, validation=validation, output=output, resume=resume, seed=seed, device=where,
         progress=not quiet,
     )  # fmt: skip
-    end(terminal, output, made.fit_record, failures)
+    finish_run(terminal, output, made.fit_record, failures)

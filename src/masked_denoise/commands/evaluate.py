@@ -45,7 +45,8 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Score pictures; users read `HELP`."""
-    from ..evaluate import evaluate_pairs, find_pairs
+    from ..evaluate import evaluate_pairs
+    from ..images.pairs import find_pairs
     from ..values import channels_of
 
     terminal = Terminal(quiet)

@@ -11,7 +11,7 @@ import typer
 from .terminal import Terminal, duration, number, plain
 
 if TYPE_CHECKING:
-    from ..evaluate import Pair
+    from ..images.pairs import Pair
     from ..jobs.survey import Failure, Picture
     from ..training.validation import CleanPairs
 
@@ -57,7 +57,7 @@ def validation_pairs(
         return None
     if noisy is None or clean is None:
         raise typer.BadParameter("--validation-noisy and --validation-clean need each other")
-    from ..evaluate import find_pairs
+    from ..images.pairs import find_pairs
     from ..training.validation import CleanPairs
 
     pairing = find_pairs(noisy, clean)
@@ -81,7 +81,7 @@ def _read_pairs(pairs: Sequence[Pair], channels: int) -> Iterator[tuple[Any, Any
         yield images
 
 
-def end(
+def finish_run(
     terminal: Terminal, output: Path, record: dict[str, Any], failures: Sequence[Failure]
 ) -> None:
     """Print where the model is and how the run ended; leave with the code that belongs to it."""

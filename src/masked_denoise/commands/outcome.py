@@ -66,7 +66,8 @@ def tell_scores(
     terminal: Terminal, results: Sequence[Task], partners: Partners, ranges: Ranges
 ) -> None:
     """Print mean PSNR and SSIM before and after, where clean pictures are known."""
-    from ..evaluate import CONVENTION, Pair, evaluate_pairs
+    from ..evaluate import CONVENTION, evaluate_pairs
+    from ..images.pairs import Pair
 
     known = [task for task in results if task.source in partners]
     if not known or terminal.quiet:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .learning import end, pictures_alike, validation_pairs
+from .learning import finish_run, pictures_alike, validation_pairs
 from .options import FITTING, setting
 from .terminal import Terminal, counted
 
@@ -105,7 +105,7 @@ def train(
         mixed_precision=mixed_precision, compile=compile or None, validation=validation,
         output=output, resume=resume, seed=seed, device=where, progress=not quiet,
     )  # fmt: skip
-    end(terminal, output, denoiser.fit_record, failures)
+    finish_run(terminal, output, denoiser.fit_record, failures)
 
 
 def _too_small(pictures: Sequence[Picture], smallest: int) -> list[Failure]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from ..errors import DataError, MaskedDenoiseError
+from ..errors import DataError, PixelError
 from ..images import read_image
-from ..report.crops import spread
+from ..report.crops import evenly_spaced
 from .survey import Kind, Picture, by_kind
 
 if TYPE_CHECKING:
@@ -139,12 +139,12 @@ def has_much_independent_noise(pictures: tuple[Picture, ...]) -> bool:
     """Return whether some of the pictures, of one kind, have much noise that is independent."""
     from ..noise import measure_noise
 
-    some = spread(pictures, _LOOKS)
+    some = evenly_spaced(pictures, _LOOKS)
     try:
         report = measure_noise(
             (read_image(one.path).pixels for one in some), max_pixels=_LOOK_PIXELS
         )
-    except MaskedDenoiseError:  # too small, or it has NaN
+    except (DataError, PixelError):  # too small, or it has NaN
         return False
     return report.independent and report.luma.sigma > _MUCH
 

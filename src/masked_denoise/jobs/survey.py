@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import MaskedDenoiseError, PixelError, SettingError, SizeError
 from ..images import ImageFile, read_image
-from ..values import BLACK, DIM, WHITE, channels_of
+from ..values import BEYOND_UNIT_SCALE, DIM, FAINT, channels_of
 
 
 class Kind(NamedTuple):
@@ -126,7 +126,7 @@ def by_kind(pictures: Sequence[Picture]) -> dict[Kind, list[Picture]]:
     """Return the pictures by their kind, the fewest channels first.
 
     Those of 16 bits are dim where all of as many channels are: one dark picture among others is
-    just dark, unless it is nearly black (`BLACK`). Floats are counts where they go far beyond 1,
+    just dark, unless it is nearly black (`FAINT`). Floats are counts where they go far beyond 1,
     and faint where they use next to nothing of the scale from 0 to 1.
     """
     brightest: dict[int, float] = {}
@@ -137,9 +137,9 @@ def by_kind(pictures: Sequence[Picture]) -> dict[Kind, list[Picture]]:
     for one in pictures:
         kind = Kind(one.channels)
         if one.dtype.startswith("float"):
-            faint, beyond = one.brightest < BLACK, one.brightest > WHITE
+            faint, beyond = one.brightest < FAINT, one.brightest > BEYOND_UNIT_SCALE
             kind = Kind(one.channels, "faint" if faint else "counts" if beyond else "floats")
-        elif one.dtype == "uint16" and (brightest[one.channels] <= DIM or one.brightest <= BLACK):
+        elif one.dtype == "uint16" and (brightest[one.channels] <= DIM or one.brightest <= FAINT):
             kind = Kind(one.channels, "dim")
         groups.setdefault(kind, []).append(one)
     return {kind: groups[kind] for kind in sorted(groups)}

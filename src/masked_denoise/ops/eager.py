@@ -108,11 +108,11 @@ class _MaskedDistance(torch.autograd.Function):
 
             back = differentiably(distance, (output, target), (first, second), grad)
             return back[0], back[1], None, None
-        slope = 2 * error.float() if ctx.squared else error.sign()
-        slope = slope * (grad * ctx.scale)
+        grad_input = 2 * error.float() if ctx.squared else error.sign()
+        grad_input = grad_input * (grad * ctx.scale)
         return (
-            slope.to(ctx.dtypes[0]) if first else None,
-            -slope.to(ctx.dtypes[1]) if second else None,
+            grad_input.to(ctx.dtypes[0]) if first else None,
+            -grad_input.to(ctx.dtypes[1]) if second else None,
             None,
             None,
         )
@@ -141,10 +141,10 @@ def smoothness_slopes(
 
 def smoothness_gradient(down: Tensor, across: Tensor, scale: Tensor) -> Tensor:
     """Return the gradient to the image, from the slopes."""
-    slope = torch.add(down, across).neg_()
-    slope[:, :, 1:] += down[:, :, :-1]
-    slope[..., 1:] += across[..., :-1]
-    return slope.mul_(scale / max(slope.numel(), 1))
+    grad_input = torch.add(down, across).neg_()
+    grad_input[:, :, 1:] += down[:, :, :-1]
+    grad_input[..., 1:] += across[..., :-1]
+    return grad_input.mul_(scale / max(grad_input.numel(), 1))
 
 
 class _Smoothness(torch.autograd.Function):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .plan import MaskPlan, Place
+from .plan import MaskPlan, Origin
 
 PIXELS = 1024  # of a tile
 CHUNK = 4096  # numbers that `finish` adds at a time
@@ -169,20 +169,20 @@ def masked_distance_backward(
     squared: bool,
 ) -> Tensor:
     """Return the gradient to the output, in its memory layout."""
-    slope = torch.empty_like(output)
-    if slope.numel():
+    grad_input = torch.empty_like(output)
+    if grad_input.numel():
         height, width = place[0] * output.shape[2], place[0] * output.shape[3]
         grid, tiles = _tiles(len(image), height, width)
         with _device(image):
             _kernels("losses").distance_backward[grid](
                 **_distance(output, image, sample, draw, mask, plan, place, branch, squared),
-                **_strides("slope_n slope_c slope_h slope_w", slope),
+                **_strides("back_n back_c back_h back_w", grad_input),
                 **tiles,
-                slope=slope,
+                grad_input=grad_input,
                 grad=grad,
                 scale=scale,
             )
-    return slope
+    return grad_input
 
 
 def smoothness(image: Tensor, epsilon: float) -> Tensor:
@@ -208,14 +208,14 @@ def smoothness(image: Tensor, epsilon: float) -> Tensor:
 
 def smoothness_backward(grad: Tensor, image: Tensor, epsilon: float) -> Tensor:
     """Return the gradient of `smoothness` to the image, in its memory layout."""
-    slope = torch.empty_like(image)
+    grad_input = torch.empty_like(image)
     b, c, height, width = image.shape
     grid, tiles = _tiles(b * c, height, width)
-    if slope.numel():
+    if grad_input.numel():
         with _device(image):
             _kernels("losses").smoothness_backward[grid](
                 image=image,
-                slope=slope,
+                grad_input=grad_input,
                 grad=grad,
                 squared_epsilon=epsilon**2,
                 scale=1 / image.numel(),
@@ -223,10 +223,10 @@ def smoothness_backward(grad: Tensor, image: Tensor, epsilon: float) -> Tensor:
                 H=height,
                 W=width,
                 **_strides("image_b image_c image_h image_w", image),
-                **_strides("slope_b slope_c slope_h slope_w", slope),
+                **_strides("back_b back_c back_h back_w", grad_input),
                 **tiles,
             )
-    return slope
+    return grad_input
 
 
 def _distance(
@@ -283,7 +283,7 @@ def _masks(
     branch: int,
 ) -> dict[str, Any]:
     """Return what every kernel must know of the mask; `image` stands in for absent tensors."""
-    spec, where = MaskPlan(*plan), Place(*place)
+    spec, where = MaskPlan(*plan), Origin(*place)
     return {
         "map": _bytes(image, mask),
         "sample": image if sample is None else sample.contiguous(),

@@ -9,7 +9,7 @@ Arguments that they share:
         without a new call, as in a CUDA graph; else None, and `plan` and `branch` hold them.
     mask: bool or uint8 (N, 1, h, w), not 0 where a pixel is picked; None: drawn after `plan`.
     bad: bool (B, 1, H, W), pixels that no branch may see; or None.
-    plan, place: the numbers of a `MaskPlan` and of a `Place`.
+    plan, place: the numbers of a `MaskPlan` and of an `Origin`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..hashing import WORD, hash_words
 from ..pixels import Grid, PixelDownsample, outside
 from . import eager, launch, reference
 from .fast import why_eager
-from .plan import MaskPlan, Place, plan_hidden, plan_label
+from .plan import MaskPlan, Origin, plan_hidden, plan_label
 
 Gradients = tuple[Tensor | None, ...]
 MASK = "Tensor? sample, Tensor? draw, Tensor? mask"
@@ -46,7 +46,7 @@ def on_gpu(operator: Any, kernel: Any, plain: Any) -> None:
     operator.register_kernel("cuda")(run)
 
 
-def _grid(shape: Sequence[int], sample: Tensor | None, place: Place, device: Any) -> Grid:
+def _grid(shape: Sequence[int], sample: Tensor | None, place: Origin, device: Any) -> Grid:
     return PixelDownsample(place.stride).grid(
         shape[0],
         (shape[2], shape[3]),
@@ -67,7 +67,7 @@ def picked_pixels(
 ) -> tuple[Tensor, Tensor | None]:
     """Return what is picked in sub-images of images of a shape, and what only padding made."""
     sample, draw, mask = masks
-    spec, where = MaskPlan(*plan), Place(*place)
+    spec, where = MaskPlan(*plan), Origin(*place)
     grid = _grid(shape, sample, where, device)
     padded = outside(grid, (where.row + shape[2], where.col + shape[3]))
     if mask is not None:
@@ -155,8 +155,8 @@ def _hide_down_backward(
     shape = (len(grad) // place[0] ** 2, grad.shape[1], *size)
     masks = (sample, draw, mask)
     hidden = _hidden(shape, grad.device, masks, bad, plan, place, branch, scored)
-    slope = reference.fill_gradient(grad, hidden, mean=mean)
-    return PixelDownsample(place[0]).up(slope, size=(size[0], size[1])).contiguous()
+    grad_input = reference.fill_gradient(grad, hidden, mean=mean)
+    return PixelDownsample(place[0]).up(grad_input, size=(size[0], size[1])).contiguous()
 
 
 hide_down_backward = operator(
@@ -198,7 +198,7 @@ def _labels(
     sample, draw, label = masks
     if label is not None:
         return label
-    grid, spec = _grid(shape, sample, Place(*place), device), MaskPlan(*plan)
+    grid, spec = _grid(shape, sample, Origin(*place), device), MaskPlan(*plan)
     return plan_label(spec, grid, spec.state if draw is None else draw[0])
 
 
@@ -274,7 +274,7 @@ def _replace(
     threshold: int,
     place: Sequence[int],
 ) -> Tensor:
-    grid = _grid(noisy.shape, sample, Place(*place), noisy.device)
+    grid = _grid(noisy.shape, sample, Origin(*place), noisy.device)
     copies = []
     for state, turn in zip(states, turns, strict=True):
         word = hash_words(state, grid.sample, grid.row, grid.col)

@@ -59,8 +59,8 @@ def _masked_distance_backward(
     squared: bool,
 ) -> Tensor:
     error, _ = _error(output, image, (sample, draw, mask), plan, place, branch)
-    slope = 2 * error.float() if squared else error.sign()
-    return torch.empty_like(output).copy_(slope * (grad * scale))
+    grad_input = 2 * error.float() if squared else error.sign()
+    return torch.empty_like(output).copy_(grad_input * (grad * scale))
 
 
 masked_distance = operator(
@@ -102,11 +102,11 @@ def _distance_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
 def _distance_gradient(ctx: Any, grad: Tensor, _: Tensor | None) -> Gradients:
     scale, output, image, *masks = ctx.saved_tensors
     first, second = ctx.needs_input_grad[:2]
-    slope = masked_distance_backward(grad, scale, output, image, *masks, *ctx.settings)
+    grad_input = masked_distance_backward(grad, scale, output, image, *masks, *ctx.settings)
     size = (image.shape[2], image.shape[3])
-    back = -PixelDownsample(ctx.settings[1][0]).up(slope, size=size) if second else None
+    back = -PixelDownsample(ctx.settings[1][0]).up(grad_input, size=size) if second else None
     return (
-        slope if first else None,
+        grad_input if first else None,
         None if back is None else back.to(image.dtype),
         *[None] * 7,
     )

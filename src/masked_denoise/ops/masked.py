@@ -15,7 +15,7 @@ from ..pixels import Grid, PixelDownsample, outside
 from ..scheme import MaskScheme, NothingHidden, check_label
 from . import eager, library, library_losses, reference
 from .fast import why_eager
-from .plan import READ, MaskPlan, Place, plan_of
+from .plan import READ, MaskPlan, Origin, plan_of
 
 DistanceKind = Literal["l1", "l2"]
 
@@ -222,12 +222,12 @@ class MaskedImage:
     # -- what the operators are told --------------------------------------------------------------
 
     @property
-    def _numbers(self) -> tuple[MaskPlan, Place]:
+    def _numbers(self) -> tuple[MaskPlan, Origin]:
         s, (row, col) = self.pixels.stride, self.origin
         if row % s or col % s:
             raise SettingError(f"origin {self.origin} must be a multiple of the stride, {s}")
         first = 0 if isinstance(self.sample, Tensor) else self.sample
-        return self.plan or READ, Place(s, row, col, first)
+        return self.plan or READ, Origin(s, row, col, first)
 
     def _masks(self, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         sample = self.sample if isinstance(self.sample, Tensor) else None
@@ -271,7 +271,7 @@ def mask_distance(output: Tensor, target: Tensor, scored: Tensor, *, squared: bo
     if _fused(output, target):
         loss: Tensor
         loss, _ = library_losses.masked_distance(
-            output, target, None, None, scored, READ, Place(), 0, squared
+            output, target, None, None, scored, READ, Origin(), 0, squared
         )
         return loss
     return eager.masked_distance(output, target, scored, squared=squared)
@@ -318,7 +318,7 @@ def replace(
         numbers = numbers.to(noisy.device, torch.int64, non_blocking=True)
     states = [hash_key(key) for key in keys]
     replaced: Tensor = library.replace(
-        noisy, denoised, numbers, bad, states, turns, int(share * 2**32), Place(1, *origin, first)
+        noisy, denoised, numbers, bad, states, turns, int(share * 2**32), Origin(1, *origin, first)
     )
     return replaced
 

@@ -47,7 +47,7 @@ class MaskPlan(NamedTuple):
     radius: int = 0
 
 
-class Place(NamedTuple):
+class Origin(NamedTuple):
     """Where the pixels lie: stride, row and column of the first one, index of the first image."""
 
     stride: int = 1

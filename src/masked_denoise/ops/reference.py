@@ -61,19 +61,19 @@ def fill_gradient(grad: Tensor, hidden: Tensor, *, mean: bool) -> Tensor:
         hidden: bool (N, 1, h, w).
         mean: whether the fill is "mean"; of zeros and numbers nothing comes through.
     """
-    slope = torch.where(hidden, 0.0, grad)
+    grad_input = torch.where(hidden, 0.0, grad)
     if not mean:
-        return slope
+        return grad_input
     wide = torch.promote_types(grad.dtype, torch.float32)
     rest, weight = torch.where(hidden, grad, 0.0).to(wide), (~hidden).to(wide)
-    slope = slope.to(wide)
+    grad_input = grad_input.to(wide)
     for radius in (1, 2, 3):  # what a hidden pixel gets goes to those it is the mean of
         count = _window_sum(weight, radius)
-        slope = slope + _window_sum(rest / count.clamp_min(1) * (count > 0), radius)
+        grad_input = grad_input + _window_sum(rest / count.clamp_min(1) * (count > 0), radius)
         rest = torch.where(count > 0, 0.0, rest)
     count = weight.sum((2, 3), keepdim=True).clamp_min(1)
-    slope = slope + rest.sum((2, 3), keepdim=True) / count
-    return torch.where(hidden, 0.0, slope).to(grad.dtype)
+    grad_input = grad_input + rest.sum((2, 3), keepdim=True) / count
+    return torch.where(hidden, 0.0, grad_input).to(grad.dtype)
 
 
 def _window_sum(x: Tensor, radius: int) -> Tensor:

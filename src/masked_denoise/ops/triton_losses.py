@@ -63,10 +63,10 @@ def finish(
 
 @triton.jit(do_not_specialize=DRAWN)
 def distance_backward(
-    output, image, slope, grad, scale, map, sample, draw,
+    output, image, grad_input, grad, scale, map, sample, draw,
     state, branch, first, top, left, C, H, W, tiles_y, tiles_x,
     output_n, output_c, output_h, output_w, image_b, image_c, image_h, image_w,
-    slope_n, slope_c, slope_h, slope_w, map_n, map_h, map_w,
+    back_n, back_c, back_h, back_w, map_n, map_h, map_w,
     KIND: tl.constexpr, K: tl.constexpr, OTHERS: tl.constexpr, SIZE: tl.constexpr,
     RADIUS: tl.constexpr, S: tl.constexpr, HAS_DRAW: tl.constexpr, HAS_SAMPLE: tl.constexpr,
     SQUARED: tl.constexpr, WIDE: tl.constexpr, BY: tl.constexpr, BX: tl.constexpr,
@@ -82,7 +82,7 @@ def distance_backward(
     )  # fmt: skip
     ours = output + number * (S * S) * output_n + sub_offset(y, x, output_n, output_h, output_w, S)
     theirs = image + number * image_b + y.to(tl.int64) * image_h + x.to(tl.int64) * image_w
-    target = slope + number * (S * S) * slope_n + sub_offset(y, x, slope_n, slope_h, slope_w, S)
+    target = grad_input + number * (S * S) * back_n + sub_offset(y, x, back_n, back_h, back_w, S)
     inside = (y < (H + S - 1) // S * S) & (x < (W + S - 1) // S * S)
     factor = tl.load(grad).to(WIDE) * tl.load(scale).to(WIDE)
     for _ in range(C):
@@ -92,10 +92,10 @@ def distance_backward(
             step = 2 * error * factor
         else:
             step = tl.where(error > 0, factor, tl.where(error < 0, -factor, error * 0))
-        tl.store(target, step.to(slope.dtype.element_ty), mask=inside)
+        tl.store(target, step.to(grad_input.dtype.element_ty), mask=inside)
         ours += output_c
         theirs += image_c
-        target += slope_c
+        target += back_c
 
 
 @triton.jit
@@ -127,8 +127,8 @@ def smoothness(
 
 @triton.jit
 def smoothness_backward(
-    image, slope, grad, squared_epsilon, scale, C, H, W, tiles_y, tiles_x,
-    image_b, image_c, image_h, image_w, slope_b, slope_c, slope_h, slope_w,
+    image, grad_input, grad, squared_epsilon, scale, C, H, W, tiles_y, tiles_x,
+    image_b, image_c, image_h, image_w, back_b, back_c, back_h, back_w,
     BY: tl.constexpr, BX: tl.constexpr,
 ):  # fmt: skip
     """The gradient: a pixel enters its own length, and those of the pixels above and left."""
@@ -142,6 +142,6 @@ def smoothness_backward(
     dy, dx, length = _slopes(plane, y, x - 1, H, W, image_h, image_w, squared_epsilon)
     step += dx / length
     step *= tl.load(grad).to(tl.float32) * scale
-    target = slope + number // C * slope_b + number % C * slope_c
-    target = target + y.to(tl.int64) * slope_h + x.to(tl.int64) * slope_w
-    tl.store(target, step.to(slope.dtype.element_ty), mask=(y < H) & (x < W))
+    target = grad_input + number // C * back_b + number % C * back_c
+    target = target + y.to(tl.int64) * back_h + x.to(tl.int64) * back_w
+    tl.store(target, step.to(grad_input.dtype.element_ty), mask=(y < H) & (x < W))

@@ -60,9 +60,9 @@ def _ask(model: PretrainedModel) -> str:
 
     from ..errors import WeightsError
     from .failures import Request, explained
-    from .place import Place
+    from .place import ModelSource
 
-    place = Place(repository=model.repository, revision=model.revision)
+    place = ModelSource(repository=model.repository, revision=model.revision)
     try:
         with explained(Request(place, WEIGHTS)):
             there = HfApi(library_name="masked-denoise").file_exists(

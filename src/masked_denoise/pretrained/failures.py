@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from ..errors import WeightsError
-from .place import Place
+from .place import ModelSource
 
 
 class Request(NamedTuple):
@@ -22,7 +22,7 @@ class Request(NamedTuple):
         offline: whether no connection was wanted.
     """
 
-    place: Place
+    place: ModelSource
     file: str = ""
     token: str | bool | None = None
     writes: bool = False

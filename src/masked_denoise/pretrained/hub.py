@@ -11,14 +11,14 @@ from ..config import CONFIG, parse_config
 from ..errors import WeightsError
 from ..weights import WEIGHTS, sha256_of
 from .failures import Request, explained
-from .place import HUB, Place, find_place
+from .place import HUB, ModelSource, find_place
 
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 
 def fetch(
-    place: Place,
+    place: ModelSource,
     *,
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
@@ -94,7 +94,7 @@ def push(
 
 def push_folder(
     folder: Path,
-    place: Place,
+    place: ModelSource,
     *,
     token: str | bool | None = None,
     commit_message: str = "Upload a denoiser",
@@ -123,7 +123,7 @@ def push_folder(
     return str(getattr(commit, "pr_url", None) or commit.commit_url)
 
 
-def _create(place: Place, private: bool | None, token: str | bool | None) -> None:
+def _create(place: ModelSource, private: bool | None, token: str | bool | None) -> None:
     from huggingface_hub import HfApi
 
     api = HfApi(token=token, library_name="masked-denoise")
@@ -135,7 +135,7 @@ def _create(place: Place, private: bool | None, token: str | bool | None) -> Non
         api.create_branch(place.repository, branch=place.revision, exist_ok=True)
 
 
-def _card_there(place: Place, token: str | bool | None) -> bytes | None:
+def _card_there(place: ModelSource, token: str | bool | None) -> bytes | None:
     """Return the README.md of a repository, None where there is none."""
     from huggingface_hub import errors, hf_hub_download
 
@@ -153,7 +153,7 @@ def _card_there(place: Place, token: str | bool | None) -> bytes | None:
         return Path(path).read_bytes()
 
 
-def _download(place: Place, file: str, revision: str | None, options: dict[str, Any]) -> Path:
+def _download(place: ModelSource, file: str, revision: str | None, options: dict[str, Any]) -> Path:
     from huggingface_hub import hf_hub_download
 
     from .. import __version__
@@ -174,11 +174,11 @@ def _download(place: Place, file: str, revision: str | None, options: dict[str, 
         return Path(path)
 
 
-def _path(place: Place, file: str) -> str:
+def _path(place: ModelSource, file: str) -> str:
     return file if place.subfolder is None else f"{place.subfolder}/{file}"
 
 
-def _commit_of(path: Path, place: Place) -> str | None:
+def _commit_of(path: Path, place: ModelSource) -> str | None:
     """Return the commit that a file in the cache is of: .../snapshots/COMMIT/[subfolder/]file."""
     commit = path.parents[_path(place, path.name).count("/")].name
     return commit if re.fullmatch("[0-9a-f]{40}", commit) else None
@@ -190,7 +190,7 @@ def _digest_of_hub(path: Path) -> str | None:
     return name if re.fullmatch("[0-9a-f]{64}", name) else None
 
 
-def _check(weights: Path, digests: set[str | None], place: Place) -> None:
+def _check(weights: Path, digests: set[str | None], place: ModelSource) -> None:
     came = sha256_of(weights)
     if digests - {came}:
         _forget(weights)

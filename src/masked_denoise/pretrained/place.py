@@ -25,7 +25,7 @@ _FOLDER = re.compile(r"[^/\\:\0]+")
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelSource:
     """Where a model is.
 
     Attributes:
@@ -52,7 +52,7 @@ def find_place(
     subfolder: str | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
-) -> Place:
+) -> ModelSource:
     """Return what a name, repository, folder or file means; no connection is made.
 
     In this order: the prefixes "local-dir:" and "hf-hub:" say it; a name of the table of
@@ -126,29 +126,31 @@ def check_target(device: str | torch.device | None, dtype: torch.dtype | None) -
             ) from error
 
 
-def _local(path: Path, revision: str | None, subfolder: str | None) -> Place:
+def _local(path: Path, revision: str | None, subfolder: str | None) -> ModelSource:
     if revision is not None:
         raise SettingError(
             f"revision={revision!r} is for the Hub, and {path} is on this machine; write "
             f"'{HUB}owner/name' if you mean a repository, or leave the revision out"
         )
-    return Place(folder=path if subfolder is None else path.joinpath(*subfolder.split("/")))
+    return ModelSource(folder=path if subfolder is None else path.joinpath(*subfolder.split("/")))
 
 
-def _hub(text: str, revision: str | None, subfolder: str | None) -> Place:
+def _hub(text: str, revision: str | None, subfolder: str | None) -> ModelSource:
     name, revision = _split(text, revision)
     if not _REPOSITORY.fullmatch(name):
         raise WeightsError(
             f"{name!a} is not a repository of the Hub; '{HUB}owner/name' or "
             f"'{HUB}owner/name@revision' is needed"
         )
-    return Place(repository=name, revision=revision, subfolder=subfolder)
+    return ModelSource(repository=name, revision=revision, subfolder=subfolder)
 
 
-def _named(model: PretrainedModel, text: str, revision: str | None, subfolder: str | None) -> Place:
+def _named(
+    model: PretrainedModel, text: str, revision: str | None, subfolder: str | None
+) -> ModelSource:
     _, wanted = _split(text, revision)
     pinned = wanted is None or wanted == model.revision
-    return Place(
+    return ModelSource(
         repository=model.repository,
         revision=model.revision if wanted is None else wanted,
         subfolder=subfolder,
@@ -157,7 +159,7 @@ def _named(model: PretrainedModel, text: str, revision: str | None, subfolder: s
     )
 
 
-def _shipped(source: str, revision: str | None, subfolder: str | None, exists: bool) -> Place:
+def _shipped(source: str, revision: str | None, subfolder: str | None, exists: bool) -> ModelSource:
     """Return where a model is that came with the package."""
     name, wanted = _split(source, revision)
     if exists:
@@ -169,7 +171,7 @@ def _shipped(source: str, revision: str | None, subfolder: str | None, exists: b
         raise SettingError(
             f"{name} came with the package and has neither revisions nor subfolders; leave them out"
         )
-    return Place(folder=SHIPPED[name].folder)
+    return ModelSource(folder=SHIPPED[name].folder)
 
 
 def _split(text: str, revision: str | None) -> tuple[str, str | None]:

@@ -30,7 +30,7 @@ class CropSheet:
         self.rows: list[list[tuple[str, Array]]] = []
         self.clean: list[Array | None] = []
         self.value_range: ValueRange | None = None
-        for noisy, clean in spread(pictures, _ROWS):
+        for noisy, clean in evenly_spaced(pictures, _ROWS):
             pixels = read_image(noisy).pixels
             place = busiest(pixels, _CROP)
             self.clean.append(None if clean is None else read_image(clean).pixels[place])
@@ -84,10 +84,10 @@ def _decibel(pixels: Array, clean: Array | None) -> str:
     return f": {min(float(psnr(pixels, clean, eight_bit=True)), 200.0):.1f} dB"
 
 
-def spread(items: Sequence[Any], most: int) -> list[Any]:
+def evenly_spaced(items: Sequence[Any], most: int) -> list[Any]:
     """Return at most so many items, evenly spaced.
 
-    >>> spread("abcdefg", 3)
+    >>> evenly_spaced("abcdefg", 3)
     ['a', 'd', 'g']
     """
     places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)

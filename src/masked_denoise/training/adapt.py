@@ -18,7 +18,7 @@ import torch
 from ..checkpoint import save_model
 from ..errors import DataError, SettingError
 from .distill import check_distillation, distill, share_of_budget
-from .loop import as_before_if_nothing_learnt
+from .loop import restored_on_failure
 from .ranking import MEGAPIXELS, rank_models
 from .settings import BUDGETS
 from .states import check_output
@@ -42,7 +42,7 @@ def adapt(
 ) -> AsymmetricMaskDenoiser:
     """Return the student, adapted in place; see `AsymmetricMaskDenoiser.adapt`."""
     check_student(student)
-    with as_before_if_nothing_learnt(student):
+    with restored_on_failure(student):
         return _adapted(student, noisy, trust, megapixels, settings)
 
 

@@ -17,7 +17,7 @@ from ..hashing import WORD, Key, Purpose, hash_key, mix
 from ..values import ValueRange
 from .pictures import Array, Pictures, measured_range, pictures_held, windows
 from .settings import FitSettings
-from .store import PixelStore, Place, can_hold, crop_of, unit_scale
+from .store import CropPlace, PixelStore, can_hold, crop_of, unit_scale
 
 Unit = Callable[[int], int]  # number of a batch -> sides of its crops are multiples of this
 
@@ -167,8 +167,8 @@ class CropBatches:
         return unit_scale(crops, self.device, self.value_range)
 
 
-def _place(shape: tuple[int, ...], side: int, words: list[int], augment: bool) -> Place:
+def _place(shape: tuple[int, ...], side: int, words: list[int], augment: bool) -> CropPlace:
     """Return where a square is cut from (C, H, W), and the turn by the bits of the last word."""
     row = words[1] * (shape[1] - side + 1) >> 32
     col = words[2] * (shape[2] - side + 1) >> 32
-    return Place(row, col, words[3] & 7 if augment else 0)
+    return CropPlace(row, col, words[3] & 7 if augment else 0)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..checks import whole
 from ..errors import SettingError
 from ..values import ValueRange, range_in_use
 from .batches import Batches, pictures_from
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 MEGAPIXELS = 32.0
-TURNS = 8  # orientations over which a student is averaged for the targets of the next round
-OPINIONS = 4  # ... and for its own share of the first targets
+ROUND_PASSES = 8  # orientations over which a student is averaged for the targets of the next round
+FIRST_PASSES = 4  # ... and for its own share of the first targets
 
 Denoise = Callable[[Array], Array]
 
@@ -67,12 +68,12 @@ def distill(
         for window in _bar(taken, pictures, megapixels, options.progress)
     ]
     if trust < 1:
-        _mix_in(pairs, made, 1 - trust, OPINIONS)
+        _mix_in(pairs, made, 1 - trust, FIRST_PASSES)
     seconds = time.perf_counter() - began
     for number in range(rounds):
         last = number == rounds - 1
         if number:
-            _mix_in(pairs, made, 0.5, TURNS)
+            _mix_in(pairs, made, 0.5, ROUND_PASSES)
         part = share_of_budget(run_settings, rounds)
         _train(made, pairs, part, options if last else replace(options, output=None))
         if made.fit_record["stopped"] == "interrupted":
@@ -93,7 +94,7 @@ def distill(
 
 def check_distillation(rounds: int, megapixels: float, trust: float, options: FitOptions) -> None:
     """Raise SettingError where a number is out of its range."""
-    if not isinstance(rounds, int) or rounds < 1:
+    if whole("rounds", rounds) < 1:
         raise SettingError(f"rounds is {rounds!r}; 1 or more is needed")
     if not megapixels > 0:
         raise SettingError(f"megapixels is {megapixels!r}; a number above 0 is needed")

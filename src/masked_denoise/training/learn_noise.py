@@ -20,13 +20,14 @@ import numpy as np
 
 from ..camera_noise import CameraNoise, Range
 from ..checkpoint import save_model
+from ..checks import whole
 from ..cosine import PHOTOGRAPHS
 from ..errors import DataError, PixelError, SettingError
 from ..noise import measure_noise
 from ..values import ValueRange
 from .batches import Batches, windows_of
 from .distill import denoised, share_of_budget
-from .loop import as_before_if_nothing_learnt, train
+from .loop import restored_on_failure, train
 from .pictures import Array, range_of_windows
 from .settings import FitOptions, FitSettings
 from .simulated import SimulatedPairs, smaller
@@ -42,7 +43,7 @@ SCALE: Range = (0.7, 2.5)
 OPTIMIZER = "auto"  # Muon for all but very large networks
 GENTLE = 1e-3  # learning rate of a student that has learnt already
 LOOKS, LOOK_PIXELS = 24, 1 << 16  # pictures whose noise is measured, and pixels of each
-ROOM = 2.5  # what is simulated over what is measured: flat areas have less noise than others
+HEADROOM = 2.5  # what is simulated over what is measured: flat areas have less noise than others
 
 
 def learn_noise(
@@ -67,7 +68,7 @@ def learn_noise(
     gentle = settings.get("learning_rate") or GENTLE
     run_settings, options = split_settings(settings)
     _check(run_settings, options, shrink, rounds, megapixels)
-    with as_before_if_nothing_learnt(student):
+    with restored_on_failure(student):
         taken = windows_of(noisy, student.channels, megapixels, run_settings.seed)
         if not student.fit_record and "dct_threshold" not in student.given:
             student.dct_threshold = PHOTOGRAPHS
@@ -89,7 +90,7 @@ def learn_noise(
             part = share_of_budget(run_settings, rounds)
             part = replace(part, learning_rate=gentle) if learnt else part
             where = options if last else replace(options, output=None)
-            _train(student, clean, noise, scale, part, where, meets=learnt)
+            _train(student, clean, noise, scale, part, where, blend=learnt)
             if student.fit_record["stopped"] == "interrupted":
                 break
     student.fit_record["learn_noise"] = {
@@ -108,7 +109,7 @@ def _check(
 ) -> None:
     """Raise SettingError or CheckpointError for what can be known to fail before any work."""
     check_output(options.output)
-    if not shrink >= 1 or not isinstance(rounds, int) or rounds < 1 or not megapixels > 0:
+    if not shrink >= 1 or whole("rounds", rounds) < 1 or not megapixels > 0:
         raise SettingError(
             f"shrink is {shrink}, rounds {rounds} and megapixels {megapixels}; needed are a shrink "
             "of 1 or more, a whole number of rounds and megapixels above 0"
@@ -137,7 +138,7 @@ def noise_like(pictures: Sequence[Array], value_range: ValueRange | None = None)
             continue
         levels.append(report.luma.sigma)
     usual = CameraNoise()
-    strongest = ROOM * float(np.median(levels)) if levels else 0.0
+    strongest = HEADROOM * float(np.median(levels)) if levels else 0.0
     return replace(usual, sigma=(usual.sigma[0], min(max(usual.sigma[1], strongest), 1.0)))
 
 
@@ -187,12 +188,12 @@ def _train(
     settings: FitSettings,
     options: FitOptions,
     *,
-    meets: bool = False,
+    blend: bool = False,
 ) -> None:
     """Train on pairs simulated on clean pictures; keep the old weights where they are better.
 
     Args:
-        meets: the new weights become a mean with the old ones.
+        blend: the new weights become a mean with the old ones.
     """
 
     def make_batches(process: tuple[int, int]) -> Batches:
@@ -205,7 +206,7 @@ def _train(
     student.eval()
     old = judge.score(student)
     train(StudentTrainer, student, make_batches, settings, options)
-    if meets:
+    if blend:
         blend_weights(student, before)
     new = judge.score(student)
     student.fit_record["score"] = {"before": round(old, 3), "after": round(new, 3)}

@@ -112,7 +112,7 @@ class Learner:
             return bool(torch.stack(norms).isfinite().all())
 
     @contextmanager
-    def judged(self) -> Iterator[AsymmetricMaskDenoiser]:
+    def with_averaged_weights(self) -> Iterator[AsymmetricMaskDenoiser]:
         """Lend the denoiser with the averaged weights, its backbone in evaluation mode.
 
         What it denoises is what a user will get: in the precision of `denoise`, not of training.

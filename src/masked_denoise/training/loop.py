@@ -25,8 +25,7 @@ from ..memory import held_memory
 from ..observation import NoiseLevel
 from ..pretrained.card import after_training
 from .batches import Batches, as_batches
-from .learner import Learner, optimizer_for
-from .measured import (
+from .decisions import (
     HASTY_MEGAPIXELS,
     LEVEL_MEGAPIXELS,
     decide,
@@ -36,6 +35,7 @@ from .measured import (
     same_for_all,
     settings_of,
 )
+from .learner import Learner, optimizer_for
 from .schedule import Schedule
 from .session import Interrupt, borrowed_accelerator
 from .settings import FitOptions, FitSettings
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 20  # steps between looks at the loss: each waits for the device
 SNAPSHOT_EVERY = 100  # steps between copies of a state that is known to be good
-ENOUGH = 3000  # steps at the full rate, where the noise is correlated beyond the stride
+FULL_RATE_STEPS = 3000  # steps at the full rate, where the noise is correlated beyond the stride
 MARK_SECONDS = 2.0  # a look at least so often where the budget is in minutes ...
 MARKS = 50  # ... or so many a run where it is short
 
@@ -71,7 +71,7 @@ def fit(
         options: of the run.
     """
     settings = settings_of(denoiser, given)
-    denoiser.masked_loss_kind(settings.loss)
+    denoiser.check_masked_loss(settings.loss)
 
     def make_batches(process: tuple[int, int]) -> Batches:
         return as_batches(
@@ -112,7 +112,7 @@ def train(
         borrowed_accelerator(settings, options, in_bf16=in_bf16) as accelerator,
     ):
         accelerator.wait_for_everyone()  # an earlier run may still be writing
-        with as_before_if_nothing_learnt(denoiser):
+        with restored_on_failure(denoiser):
             trainer = _prepared(kind, denoiser, make_batches, settings, options, given, accelerator)
             try:
                 trainer.run()
@@ -160,7 +160,7 @@ def _prepared(
             trainer.tell(told)
     if state is not None:
         trainer.load(state)
-        trainer.files.anew = False
+        trainer.files.fresh = False
     return trainer
 
 
@@ -172,7 +172,7 @@ def _decided(
 
 
 @contextmanager
-def as_before_if_nothing_learnt(denoiser: AsymmetricMaskDenoiser) -> Iterator[None]:
+def restored_on_failure(denoiser: AsymmetricMaskDenoiser) -> Iterator[None]:
     """Give a denoiser its settings and modes back where what is done meanwhile raises.
 
     A run that has learnt something leaves a new `fit_record`; then all stays as it is.
@@ -225,7 +225,9 @@ class Trainer:
         check_output(self.files.folder)
         self.interrupt = Interrupt(self.tell)
         self.batches.device = accelerator.device
-        self.schedule = Schedule(settings, self._steps_of_budget(), enough=self._enough())
+        self.schedule = Schedule(
+            settings, self._steps_of_budget(), full_rate_steps=self._full_rate_steps()
+        )
         validation = None if options.validation is False else options.validation
         if options.validation is None:
             validation = self._make_validation()
@@ -250,7 +252,7 @@ class Trainer:
         crops = self.batches.held_out(math.lcm(*self.denoiser.train_strides) * multiple)
         return FixedMasks(crops, loss=self.settings.loss, seed=self.settings.seed)
 
-    def _enough(self) -> float:
+    def _full_rate_steps(self) -> float:
         """Return how many steps at the default rate are enough; more learn nothing but noise.
 
         Of noise that is correlated beyond the stride a network learns the picture first, and then
@@ -259,7 +261,7 @@ class Trainer:
         denoiser, settings = self.denoiser, self.settings
         masked = denoiser.preset in (None, "default") and max(denoiser.train_strides) > 1
         free = not self.rate_is_given and settings.optimizer == "muon"
-        return ENOUGH if masked and free else math.inf
+        return FULL_RATE_STEPS if masked and free else math.inf
 
     def _steps_of_budget(self) -> int | None:
         settings = self.settings
@@ -405,7 +407,7 @@ class Trainer:
         assert self.scores.validation is not None
         self.scores.enter(self.schedule.smooth)
         smoothness = self.settings.smoothness if self.schedule.smooth else None
-        with self.learner.judged() as denoiser:
+        with self.learner.with_averaged_weights() as denoiser:
             score = self.scores.validation.score(denoiser, smoothness)
         if self.accelerator.num_processes > 1:
             told = torch.tensor(score, device=self.accelerator.device)

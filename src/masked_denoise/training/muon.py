@@ -76,13 +76,13 @@ class Muon(torch.optim.AdamW):
             self.param_groups = groups
         return loss
 
-    def _step_inner(self, weight: Tensor, slope: Tensor, rate: float, decay: float) -> None:
+    def _step_inner(self, weight: Tensor, grad: Tensor, rate: float, decay: float) -> None:
         state = self.state[weight]
         if not state:  # AdamW looks for "step" where it loads a state
             state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))
         state["step"] += 1
-        momentum = state["momentum"].lerp_(slope, 1 - MOMENTUM)
-        ahead = torch.lerp(momentum, slope, 1 - MOMENTUM)  # Nesterov
+        momentum = state["momentum"].lerp_(grad, 1 - MOMENTUM)
+        ahead = torch.lerp(momentum, grad, 1 - MOMENTUM)  # Nesterov
         direction = orthogonal(ahead.flatten(1))
         length = ADAM_RMS * max(direction.shape) ** 0.5
         weight.mul_(1 - rate * decay).add_(direction.view_as(ahead), alpha=-rate * length)

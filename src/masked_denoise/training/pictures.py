@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import DataError, ImageReadError, PixelError, SizeError
 from ..hashing import Key, Purpose, hash_key
-from ..values import BLACK, DIM, CountRange, ValueRange, to_batch
+from ..values import DIM, FAINT, CountRange, ValueRange, to_batch
 
 Array = NDArray[Any]
 Paths = str | Path | Iterable[str | Path]
@@ -282,7 +282,7 @@ def range_of(values: Array) -> ValueRange | None:
     if not values.size:
         return None
     low, high = _quantiles(values)
-    if low >= -SLACK and BLACK <= high <= 1 + SLACK:
+    if low >= -SLACK and FAINT <= high <= 1 + SLACK:
         return None
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 

@@ -41,14 +41,14 @@ class Schedule:
     Args:
         settings: of the run.
         steps: the budget in steps, also where the settings tell it in epochs; None for minutes.
-        enough: of a stage with more steps than this, the learning rate is lower in proportion, so
+        full_rate_steps: of a stage with more steps the learning rate is lower in proportion, so
             that weights go as far in many small steps as in so many large ones. Default: no limit.
     """
 
     def __init__(
-        self, settings: FitSettings, steps: int | None, *, enough: float = math.inf
+        self, settings: FitSettings, steps: int | None, *, full_rate_steps: float = math.inf
     ) -> None:
-        self.enough = enough
+        self.full_rate_steps = full_rate_steps
         share = settings.smooth_steps
         self.warmup = settings.warmup_steps
         self.steps = steps
@@ -107,14 +107,15 @@ class Schedule:
     def factor(self, step: int) -> float:
         """Return the share of the learning rate that a step of the present stage is taken with.
 
-        Linear warm-up, times half a cosine to zero over the stage; less in a long one (`enough`).
+        Linear warm-up, times half a cosine to zero over the stage; less in stages longer than
+        `full_rate_steps`.
         """
         stage = self.stages[self.index]
         number = step - stage.first
         warmup = min(self.warmup, stage.steps // 2)
         rise = min(1.0, (number + 1) / warmup) if warmup else 1.0
         known = stage.steps if stage.steps < UNKNOWN else 1
-        most = min(1.0, self.enough / max(known, 1))
+        most = min(1.0, self.full_rate_steps / max(known, 1))
         return most * rise * (0.5 + 0.5 * math.cos(math.pi * min(1.0, number / stage.steps)))
 
     def progress(self, step: int, seconds: float) -> float:

@@ -140,7 +140,7 @@ class FitOptions:
     def __post_init__(self) -> None:
         for name in ("validate_every", "save_every"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and whole(name, value) < 1:
                 raise SettingError(f"{name} is {value!r}; a number of steps, 1 or more, is needed")
         if not isinstance(self.validation, CleanPairs | None) and self.validation is not False:
             object.__setattr__(self, "validation", CleanPairs(self.validation))
@@ -186,8 +186,8 @@ def _check(
     below: float = math.inf,
 ) -> None:
     """Raise SettingError unless the value is a number within its bounds."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and least <= value < below and value > above:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and least <= value < below and value > above:
         return
     bounds = f"above {above}" if above > -math.inf else f"of {least} or more"
     bounds += f" and below {below}" if below < math.inf else ""

@@ -41,7 +41,7 @@ class StateFiles:
         self.every = every
         self.pause = SAVE_SECONDS
         self.saved_at = time.monotonic()
-        self.anew = True
+        self.fresh = True
 
     def _begin_anew(self, folder: Path, written: str) -> None:
         """Remove what tells of an earlier run, but for what this one has `written`.
@@ -69,9 +69,9 @@ class StateFiles:
             return
         begin = time.monotonic()
         save_state(self.folder / name, state)
-        if self.anew:
+        if self.fresh:
             self._begin_anew(self.folder, name)
-        self.anew = False
+        self.fresh = False
         self.saved_at = time.monotonic()
         self.pause = max(SAVE_SECONDS, (self.saved_at - begin) / SAVE_SHARE)
 

@@ -19,7 +19,7 @@ SHARE = 0.25  # of the free memory of a GPU that pictures may take
 SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}  # can be indexed on every GPU
 
 
-class Place(NamedTuple):
+class CropPlace(NamedTuple):
     """Where a crop is cut from a picture, and how it is turned.
 
     Attributes:
@@ -32,7 +32,7 @@ class Place(NamedTuple):
     turn: int
 
 
-def crop_of(array: Array, place: Place, side: int) -> Array:
+def crop_of(array: Array, place: CropPlace, side: int) -> Array:
     """Return a square of (C, H, W), turned; a view."""
     crop = array[:, place.row : place.row + side, place.col : place.col + side]
     crop = crop[:, ::-1] if place.turn & 1 else crop
@@ -66,7 +66,7 @@ class PixelStore:
         for array, (begin, end) in zip(arrays, itertools.pairwise(self.begins), strict=True):
             self.pixels[begin:end] = _to_tensor(array).view(kind).reshape(-1)
 
-    def cut(self, chosen: Sequence[int], places: Sequence[Place], side: int) -> Tensor:
+    def cut(self, chosen: Sequence[int], places: Sequence[CropPlace], side: int) -> Tensor:
         """Return the crops (B, C, side, side) of the chosen pictures, turned, in one gathering."""
         pairs = zip(chosen, places, strict=True)
         table = torch.tensor([self._steps(index, place, side) for index, place in pairs])
@@ -77,7 +77,7 @@ class PixelStore:
         index = start + plane * channel + down * along.view(1, 1, -1, 1) + right * along
         return self.pixels[index].view(self.dtype)
 
-    def _steps(self, index: int, place: Place, side: int) -> tuple[int, int, int, int]:
+    def _steps(self, index: int, place: CropPlace, side: int) -> tuple[int, int, int, int]:
         """Return where the crop's first pixel lies, and the way to its next channel, row, column.
 
         Reversed rows or columns begin at the other end and go back; a transposed crop goes down

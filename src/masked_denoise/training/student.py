@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 Pair = tuple[Tensor, Tensor] | list[Tensor]
-LATER = 0.65  # share of the new weights in the mean with those of a student that had learnt
+NEW_SHARE = 0.65  # share of the new weights in the mean with those of a student that had learnt
 
 
 def train_student(
@@ -97,7 +97,9 @@ def check_student(student: AsymmetricMaskDenoiser) -> None:
 def blend_weights(student: AsymmetricMaskDenoiser, old: Mapping[str, Tensor]) -> None:
     """Take the student's weights part of the way back to old ones: better than either end."""
     mean = {
-        name: old[name].to(value.device).lerp(value, LATER) if value.is_floating_point() else value
+        name: old[name].to(value.device).lerp(value, NEW_SHARE)
+        if value.is_floating_point()
+        else value
         for name, value in student.backbone.state_dict().items()
     }
     student.backbone.load_state_dict(mean)

@@ -182,8 +182,8 @@ class Scores:
 
 def _read_pairs(noisy: Path, clean: Path) -> Iterator[tuple[Array, Array]]:
     """Yield the pictures of two folders that belong together."""
-    from ..evaluate import find_pairs
     from ..images import read_image
+    from ..images.pairs import find_pairs
 
     found = find_pairs(noisy, clean).pairs
     for pair in found:

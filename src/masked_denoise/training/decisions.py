@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import DataError, PixelError
 from ..inference import denoise_batch
 from ..noise import measure_noise
-from ..observation import SMALLEST, NoiseLevel, find_levels
+from ..observation import SMALLEST, NoiseLevel, estimate_noise_levels
 from ..presets import preset
 from ..values import CountRange, ValueRange, to_batch
 from .batches import Batches
@@ -133,7 +133,7 @@ def measured_level(
             image = unit.to(device)
             yield image, denoise_batch(denoiser, image, passes=denoiser.passes, seed=0)
 
-    return find_levels(pairs())
+    return estimate_noise_levels(pairs())
 
 
 def same_for_all(find: Callable[[], T], accelerator: Accelerator) -> T:
