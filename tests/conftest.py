@@ -17,6 +17,9 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# Sums of float32 are compared to 1e-6: no product may be rounded to 10 bits.
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would every program
 # that they start: tests that press it need it to work.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,6 +32,17 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of recorded data (../shared) is not there")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the GPU, from programs that a test starts too, unless the test is marked `gpu`.
+
+    Many tests compare bits, which no two devices have in common.
+    """
+    if "gpu" not in request.keywords:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 @pytest.fixture(autouse=True)

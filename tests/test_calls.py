@@ -322,6 +322,7 @@ def test_only_copies_to_a_gpu_are_pinned() -> None:
     assert to_host(image) is image
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_on_a_gpu() -> None:
     """The same picture as on a CPU, in float32 and, a little less so, in bf16 and batches."""

@@ -54,6 +54,7 @@ from masked_denoise.ops.reference import replacement
 from masked_denoise.pixels import outside
 from masked_denoise.scheme import Fill
 
+pytestmark = pytest.mark.gpu  # in Triton's interpreter where there is none
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KEY = Key(-7, Purpose.TRAIN, 2**40 + 3)
 FAR = 2**33 + 5  # number of an image that needs more than 32 bits
@@ -829,6 +830,8 @@ def test_what_does_not_fit_is_named() -> None:
         MaskedImage(image, scheme, KEY, 2, sample=torch.arange(2)).show(0)
     with pytest.raises(SettingError, match="built-in scheme"):
         MaskedImage(image, Own(), KEY, draw=masked.draw_of(KEY))
+    with pytest.raises(SettingError, match="fill='neighbor'"):
+        MaskedImage(image, Noise2Void(), KEY, draw=masked.draw_of(KEY))
     seen = MaskedImage(image, scheme, KEY, 2)
     with pytest.raises(SizeError, match=r"\(4, 3, 3, 3\) is needed"):
         seen.distance(image, 0)

@@ -217,6 +217,7 @@ def test_far_away_pixels_are_still_random() -> None:
                 assert abs(rho(label[..., 1:], label[..., :-1])) < 4
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_masks_are_the_same_on_a_gpu() -> None:
     sample, origin = 2**33, (3 * 10**8, 33)

@@ -85,6 +85,7 @@ def test_pictures_are_held_where_they_are_alike_and_fit(monkeypatch: pytest.Monk
     assert not can_hold(made, gpu)
 
 
+@pytest.mark.gpu
 @GPU
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
 @pytest.mark.parametrize("hold", [True, False])
@@ -150,6 +151,7 @@ def test_a_step_reads_nothing_back(smooth: int, monkeypatch: pytest.MonkeyPatch)
     assert len(reads.seen) >= 2
 
 
+@pytest.mark.gpu
 @GPU
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("hold", [True, False])

@@ -19,7 +19,10 @@ from .plan import MaskPlan, Origin
 
 PIXELS = 1024  # of a tile
 CHUNK = 4096  # numbers that `finish` adds at a time
-MEAN_ROWS, MEAN_COLUMNS, MEAN_PARTS = 16, 256, 16
+MEAN_ROWS, MEAN_COLUMNS = 16, 64  # of a warp: two columns a thread hide each other's latency
+MEAN_PLANES = 4  # channels that share their masks, at most: their sums must stay in registers
+MEAN_PROGRAMS = 1024  # below so many the rows are cut shorter: they would not fill a large GPU
+ALL_COLUMNS, ALL_PARTS = 256, 16  # of `hide_mean_of_all`
 
 
 def hide_down(
@@ -57,16 +60,15 @@ def hide_down(
             kernels.hide[grid](**masks, **tiles, value=bits, C=c, SCORED=scored)
             return out
         empty = torch.zeros(shape[0], dtype=torch.int32, device=image.device)
-        masks |= {"empty": empty, "C": c, "WIDE": _wide(image), "CHANNELS": _power(c, 1)}
-        across = min(_power(s * shape[3], 64), MEAN_COLUMNS)
-        down = min(_power(shape[2], 1), MEAN_ROWS)
-        tiles_y, tiles_x = -(-shape[2] // down), -(-s * shape[3] // across)
-        kernels.hide_mean[(b * s * tiles_y * tiles_x,)](
-            **masks, tiles_y=tiles_y, tiles_x=tiles_x, BY=down, BX=across
+        masks |= {"empty": empty, "C": c, "WIDE": _wide(image)}
+        planes = next(n for n in range(MEAN_PLANES, 0, -1) if c % n == 0)
+        grid, tiles = _mean_tiles(b * s * c // planes, shape[2], s * shape[3])
+        kernels.hide_mean[grid](**masks, **tiles, PLANES=planes, CHANNELS=_power(planes, 1))
+        across = min(_power(shape[3], 64), ALL_COLUMNS)
+        parts = min(_power(shape[2] // 8, 1), ALL_PARTS)
+        kernels.hide_mean_of_all[(shape[0] * parts,)](
+            **masks, PARTS=parts, BX=across, CHANNELS=_power(c, 1)
         )
-        across = min(_power(shape[3], 64), MEAN_COLUMNS)
-        parts = min(_power(shape[2] // 8, 1), MEAN_PARTS)
-        kernels.hide_mean_of_all[(shape[0] * parts,)](**masks, PARTS=parts, BX=across)
     return out
 
 
@@ -310,6 +312,23 @@ def _masks(
 def _strides(names: str, x: Tensor | None) -> dict[str, int]:
     steps = x.stride() if x is not None else (0,) * len(names.split())
     return {name: step for name, step in zip(names.split(), steps, strict=True) if name != "_"}
+
+
+def _mean_tiles(count: int, height: int, width: int) -> tuple[tuple[int], dict[str, int]]:
+    """Return the grid of `hide_mean` and its tiles: rows of one phase, columns of the image.
+
+    Args:
+        count: of images, phases and groups of channels.
+        height: in rows of a sub-image.
+        width: in columns of the image, the sub-images side by side.
+    """
+    tiles_x = -(-width // MEAN_COLUMNS)
+    down = min(_power(height, 1), MEAN_ROWS)
+    while down > 4 and count * -(-height // down) * tiles_x < MEAN_PROGRAMS:
+        down //= 2
+    tiles_y = -(-height // down)
+    tiles = {"tiles_y": tiles_y, "tiles_x": tiles_x, "BY": down, "BX": MEAN_COLUMNS}
+    return (count * tiles_y * tiles_x,), tiles | {"num_warps": 1}
 
 
 def _tiles(planes: int, height: int, width: int) -> tuple[tuple[int], dict[str, int]]:

@@ -88,6 +88,8 @@ class MaskedImage:
                 "draw needs a built-in scheme and the fused operators: "
                 f"{why_eager(image) or type(scheme).__name__ + ' has no plan'}"
             )
+        if draw is not None and scheme.fill == "neighbor":
+            raise SettingError("draw cannot be given with fill='neighbor', which follows the key")
 
     def show(self, branch: int, *, channels_last: bool = False) -> Tensor:
         """Return (B·S·S, C, h, w): the sub-images as one branch sees them, hidden pixels filled.

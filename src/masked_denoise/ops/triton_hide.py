@@ -64,17 +64,6 @@ def _visible(
     return here, visible
 
 
-@triton.jit
-def _three(plane, y, x, image_h, image_w, H, W, S: tl.constexpr):
-    """Return the pixels left of, at and right of (y, x) in the sub-image; 0 outside the image."""
-    here = (y >= 0) & (y < H)
-    place = plane + y.to(tl.int64) * image_h + x.to(tl.int64) * image_w
-    step = tl.cast(S, tl.int64) * image_w
-    left = tl.load(place - step, mask=here & (x >= S) & (x < W + S), other=0)
-    right = tl.load(place + step, mask=here & (x + S < W), other=0)
-    return left, tl.load(place, mask=here & (x < W), other=0), right
-
-
 @triton.jit(do_not_specialize=DRAWN)
 def hide_mean(
     image, out, map, bad, sample, draw, empty,
@@ -83,100 +72,98 @@ def hide_mean(
     map_n, map_h, map_w, bad_b, bad_h, bad_w,
     KIND: tl.constexpr, K: tl.constexpr, OTHERS: tl.constexpr, SIZE: tl.constexpr,
     RADIUS: tl.constexpr, S: tl.constexpr, HAS_DRAW: tl.constexpr, HAS_SAMPLE: tl.constexpr,
-    HAS_BAD: tl.constexpr, WIDE: tl.constexpr, CHANNELS: tl.constexpr,
+    HAS_BAD: tl.constexpr, WIDE: tl.constexpr, CHANNELS: tl.constexpr, PLANES: tl.constexpr,
     BY: tl.constexpr, BX: tl.constexpr,
 ):  # fmt: skip
     """Sub-images whose hidden pixels show the mean of the visible ones around them.
 
-    A program takes BY rows of one phase. First it draws the mask: of every column, and of those
-    left and right of it, one bit a row. Then it goes down the rows, plane by plane, and keeps the
-    sums of three of them. A pixel that sees none in its 3 x 3 is rare: each gets its 7 x 7 read for
-    itself. Where there is none either, the sub-image is marked in `empty`, and `hide_mean_of_all`
-    comes after.
+    A program takes BY rows of one phase and PLANES of the C channels. It goes down the rows, draws
+    the mask of each pixel and of those left and right of it once for all planes, and keeps the sums
+    of three rows. A pixel that sees none in its 3 x 3 is rare: it is noted, a bit a row, and gets
+    its 7 x 7 read for itself in the end. Where there is none either, the sub-image is marked in
+    `empty`, and `hide_mean_of_all` comes after.
     """
     number = tl.program_id(0)
     # One pixel a thread in turn, for loads and stores: wide loads would need a shuffle of the rest.
     x = number % tiles_x * BX + tl.max_contiguous(tl.arange(0, BX), 1)[None, :]
     number = number // tiles_x
     row = number % tiles_y * BY + tl.zeros((1, 1), tl.int32)
-    phase = number // tiles_y % S
-    b = number // tiles_y // S
+    number = number // tiles_y
+    phase = number % S
+    number = number // S
+    plane = (number % (C // PLANES) * PLANES).to(tl.int64)
+    b = number // (C // PLANES)
     start, chosen = draw_start(draw, sample, state, branch, first, b, HAS_DRAW, HAS_SAMPLE)
     b = b.to(tl.int64)
-    image += b * image_b
-    out += b * (S * S) * out_n
+    image += b * image_b + plane * image_c
+    out += b * (S * S) * out_n + plane * out_c
     map += b * (S * S) * map_n
     bad += b * bad_b
     empty += b * (S * S)
     height = (H + S - 1) // S * S
     width = (W + S - 1) // S * S
-    west = tl.zeros((1, BX), tl.int32)
-    seen = tl.zeros((1, BX), tl.int32)
-    east = tl.zeros((1, BX), tl.int32)
+    across = tl.cast(S, tl.int64) * image_w
+    above = (tl.zeros((1, BX), WIDE),) * PLANES
+    middle = above
+    center = above
+    above_count = tl.zeros((1, BX), tl.int32)
+    middle_count = above_count
+    seen_before = above_count
+    lonely = above_count
     for step in range(BY + 2):
         y = (row + step - 1) * S + phase
-        for side in tl.static_range(3):
-            _, visible = _visible(
-                y, x + (side - 1) * S, start, chosen, top, left, map, bad, H, W,
-                map_n, map_h, map_w, bad_h, bad_w,
-                KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD,
-            )  # fmt: skip
-            bit = visible.to(tl.int32) << step
-            if side == 0:
-                west |= bit
-            elif side == 1:
-                seen |= bit
-            else:
-                east |= bit
-    around = west | seen | east
-    around |= (around << 1) | (around >> 1)  # any in the 3 x 3
-    plane = image
-    target_plane = out
-    for _ in range(C):
-        above = tl.zeros((1, BX), WIDE)
-        middle = tl.zeros((1, BX), WIDE)
-        center = tl.zeros((1, BX), WIDE)
-        above_count = tl.zeros((1, BX), tl.int32)
-        middle_count = tl.zeros((1, BX), tl.int32)
-        y = (row - 1) * S + phase
-        left_next, here_next, right_next = _three(plane, y, x, image_h, image_w, H, W, S)
-        for step in range(BY + 2):
-            left_value = left_next  # the next row is on its way while this one is computed
-            here_value = here_next
-            right_value = right_next
-            y += S
-            left_next, here_next, right_next = _three(plane, y, x, image_h, image_w, H, W, S)
-            under = tl.where((seen >> step) & 1 != 0, here_value.to(WIDE), 0.0)
-            below = under + tl.where((west >> step) & 1 != 0, left_value.to(WIDE), 0.0)
-            below += tl.where((east >> step) & 1 != 0, right_value.to(WIDE), 0.0)
-            below_count = (west >> step & 1) + (seen >> step & 1) + (east >> step & 1)
-            count = above_count + middle_count + below_count
-            mean = (above + middle + below) / tl.maximum(count, 1).to(WIDE)
-            last = tl.maximum(step - 1, 0)  # the row in the middle is the one that is written
-            colour = tl.where((seen >> last) & 1 != 0, center, mean)
-            inside = (step >= 2) & (y < height + 2 * S) & (x < width) & ((around >> last) & 1 != 0)
-            target = target_plane + sub_offset(y - 2 * S, x, out_n, out_h, out_w, S)
-            tl.store(target, colour.to(out.dtype.element_ty), mask=inside)
-            above = middle
-            middle = below
-            center = under
-            above_count = middle_count
-            middle_count = below_count
-        plane += image_c
-        target_plane += out_c
+        _, west = _visible(
+            y, x - S, start, chosen, top, left, map, bad, H, W, map_n, map_h, map_w, bad_h, bad_w,
+            KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD,
+        )  # fmt: skip
+        _, seen = _visible(
+            y, x, start, chosen, top, left, map, bad, H, W, map_n, map_h, map_w, bad_h, bad_w,
+            KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD,
+        )  # fmt: skip
+        _, east = _visible(
+            y, x + S, start, chosen, top, left, map, bad, H, W, map_n, map_h, map_w, bad_h, bad_w,
+            KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD,
+        )  # fmt: skip
+        below_count = west.to(tl.int32) + seen.to(tl.int32) + east.to(tl.int32)
+        count = above_count + middle_count + below_count
+        share = 1.0 / tl.maximum(count, 1).to(WIDE)
+        # The row in the middle is the one that is written.
+        inside = (step >= 2) & (y < height + S) & (x < width)
+        lonely |= (inside & (count == 0)).to(tl.int32) << tl.maximum(step - 1, 0)
+        source = image + y.to(tl.int64) * image_h + x.to(tl.int64) * image_w
+        target = out + sub_offset(y - S, x, out_n, out_h, out_w, S)
+        sums = ()
+        values = ()
+        for c in tl.static_range(PLANES):
+            here = tl.load(source, mask=seen, other=0).to(WIDE)
+            below = here + tl.load(source - across, mask=west, other=0).to(WIDE)
+            below += tl.load(source + across, mask=east, other=0).to(WIDE)
+            mean = (above[c] + middle[c] + below) * share
+            colour = tl.where(seen_before != 0, center[c], mean)
+            tl.store(target, colour.to(out.dtype.element_ty), mask=inside & (count > 0))
+            sums = sums + (below,)  # noqa: RUF005 (Triton unpacks no tuples)
+            values = values + (here,)  # noqa: RUF005
+            source += image_c
+            target += out_c
+        above = middle
+        middle = sums
+        center = values
+        above_count = middle_count
+        middle_count = below_count
+        seen_before = seen.to(tl.int32)
     channel = tl.arange(0, CHANNELS)[:, None]
-    for step in range(1, BY + 1):
-        y = (row + step - 1) * S + phase
-        lonely = (y < height) & (x < width) & ((around >> step) & 1 == 0)
-        for _ in range(tl.sum(tl.sum(lonely.to(tl.int32), axis=1), axis=0)):
-            place = tl.min(tl.min(tl.where(lonely, x, width), axis=1), axis=0)
-            _fill_lonely(
-                image, out, empty, y, place, channel, start, chosen, top, left, map, bad, C, H, W,
-                image_c, image_h, image_w, out_n, out_c, out_h, out_w,
-                map_n, map_h, map_w, bad_h, bad_w,
-                KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD, WIDE,
-            )  # fmt: skip
-            lonely = lonely & (x != place)
+    while tl.max(tl.max(lonely, axis=1), axis=0) != 0:
+        column = tl.min(tl.min(tl.where(lonely != 0, x, width), axis=1), axis=0)
+        rows = tl.max(tl.max(tl.where(x == column, lonely, 0), axis=1), axis=0)
+        lowest = rows & -rows
+        step = (lowest.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127  # its logarithm
+        _fill_lonely(
+            image, out, empty, (row + step - 1) * S + phase, column, channel, start, chosen,
+            top, left, map, bad, PLANES, H, W, image_c, image_h, image_w, out_n, out_c, out_h,
+            out_w, map_n, map_h, map_w, bad_h, bad_w,
+            KIND, K, OTHERS, SIZE, RADIUS, S, HAS_BAD, WIDE,
+        )  # fmt: skip
+        lonely = tl.where(x == column, lonely ^ lowest, lonely)
 
 
 @triton.jit
