@@ -83,13 +83,13 @@ class MaskedImage:
         self.size = (image.shape[2], image.shape[3])
         self.fused = _fused(image)
         self.plan = plan_of(scheme, key, of_pass=of_pass) if self.fused else None
+        if draw is not None and scheme.fill == "neighbor":
+            raise SettingError("draw cannot be given with fill='neighbor', which follows the key")
         if draw is not None and self.plan is None:
             raise SettingError(
                 "draw needs a built-in scheme and the fused operators: "
                 f"{why_eager(image) or type(scheme).__name__ + ' has no plan'}"
             )
-        if draw is not None and scheme.fill == "neighbor":
-            raise SettingError("draw cannot be given with fill='neighbor', which follows the key")
 
     def show(self, branch: int, *, channels_last: bool = False) -> Tensor:
         """Return (B·S·S, C, h, w): the sub-images as one branch sees them, hidden pixels filled.
