@@ -88,7 +88,7 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--data", help="folder of noisy pictures, for a training run")
     ask.add_argument("--clean", help="folder of their clean partners, to score the run")
     ask.add_argument("--minutes", type=float, default=2.0, help="of the training run")
-    ask.add_argument("--seconds", type=float, default=1e6, help="for all sections, on a GPU")
+    ask.add_argument("--seconds", type=float, default=1800.0, help="for all sections, on a GPU")
     args = ask.parse_args()
     if args.gpu and not torch.cuda.is_available():
         ask.error("--gpu needs a GPU, and PyTorch sees none")

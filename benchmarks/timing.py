@@ -109,10 +109,13 @@ def machine(device: str) -> dict[str, Any]:
 def _commit() -> str:
     """Return the commit of this checkout, with "-dirty" where files differ; "" where unknown."""
     here = Path(__file__).parent
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True, text=True, check=False, cwd=here,
-    )  # fmt: skip
+    try:
+        told = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True, text=True, check=False, cwd=here,
+        )  # fmt: skip
+    except OSError:  # no git
+        return ""
     return told.stdout.strip()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,21 @@ def _student(channels: int = 3) -> AsymmetricMaskDenoiser:
 def _pairs(**settings: int) -> SimulatedPairs:
     told = FitSettings(steps=1, **{"batch_size": 3, "crop": 32, **settings})  # type: ignore[arg-type]
     return SimulatedPairs(_pictures(), told, noise=CameraNoise(), scale=(0.7, 2.5))
+
+
+def test_batches_made_ahead_for_a_gpu_are_the_same() -> None:
+    here, ahead = _pairs(), _pairs()
+    ahead.device = torch.device("cuda")  # the loop takes them there; they are made on the CPU
+    before = threading.active_count()
+    one, other = here.start(3, lambda _: 1), ahead.start(3, lambda _: 1)
+    for _ in range(40):
+        assert torch.equal(next(one), next(other))
+    assert threading.active_count() > before
+    other.close()  # type: ignore[attr-defined]
+    end = time.monotonic() + 60
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 def test_batches_are_functions_of_their_number() -> None:

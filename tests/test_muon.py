@@ -10,7 +10,7 @@ from torch import nn
 
 from masked_denoise import AsymmetricMaskDenoiser
 from masked_denoise.errors import CheckpointError, SettingError
-from masked_denoise.training.muon import Muon, orthogonal, split
+from masked_denoise.training.muon import Muon, orthogonal, orthogonal_together, split
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (24, 90), (90, 24)])
@@ -25,6 +25,17 @@ def test_directions_stay_and_become_equally_long(shape: tuple[int, int]) -> None
     assert float(within.diagonal().max()) < 1.25
     off = within - torch.diag(within.diagonal())
     assert float(off.abs().max()) < 1e-3
+
+
+def test_padded_together_matrices_become_what_they_do_alone() -> None:
+    torch.manual_seed(0)
+    shapes = [(24, 90), (90, 24), (17, 17), (32, 288), (48, 32), (64, 20), (24, 90)]
+    matrices = [10 ** (place - 3) * torch.randn(shape) for place, shape in enumerate(shapes)]
+    for alone, together in zip(
+        map(orthogonal, matrices), orthogonal_together(matrices), strict=True
+    ):
+        torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+    assert orthogonal_together([]) == []
 
 
 def test_no_gradient_is_no_direction() -> None:

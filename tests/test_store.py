@@ -307,9 +307,9 @@ def test_the_rate_of_steps_is_that_of_the_time_spent() -> None:
 
 
 def test_the_terminal_tells_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
-    from masked_denoise.commands.learning import end
+    from masked_denoise.commands.learning import finish_run
     from masked_denoise.commands.terminal import Terminal
 
     record = {"steps": 9, "seconds": 3.0, "steps_per_second": 3.14159, "stopped": "steps"}
-    end(Terminal(False), Path("model"), record, [])
+    finish_run(Terminal(False), Path("model"), record, [])
     assert ", 3.14 steps/s)" in "".join(capsys.readouterr())

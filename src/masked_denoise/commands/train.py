@@ -57,7 +57,7 @@ def train(
     ] = None,
     accumulate: Annotated[int | None, setting("Batches per optimizer step.", min=1)] = None,
     mixed_precision: Annotated[
-        str | None, setting("no, bf16, fp16, or auto: bf16 on CPUs that support it.")
+        str | None, setting("no, bf16, fp16, or auto: bf16 on CPUs and GPUs that support it.")
     ] = None,
     compile: Annotated[
         bool,

@@ -7,10 +7,11 @@ rare ones are learnt, too: a small network gets further in the same number of st
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.cost import cost_of
@@ -66,9 +67,11 @@ class Muon(torch.optim.AdamW):
             with torch.enable_grad():
                 loss = closure()
         groups = inner, others = self.param_groups
-        for weight in inner["params"]:
-            if weight.grad is not None:
-                self._step_inner(weight, weight.grad, inner["lr"], inner["weight_decay"])
+        weights = [weight for weight in inner["params"] if weight.grad is not None]
+        for weight, direction in zip(weights, self._directions(weights), strict=True):
+            length = ADAM_RMS * max(direction.shape) ** 0.5
+            weight.mul_(1 - inner["lr"] * inner["weight_decay"])
+            weight.add_(direction.view_as(weight), alpha=-inner["lr"] * length)
         self.param_groups = [others]
         try:
             super().step()
@@ -76,16 +79,22 @@ class Muon(torch.optim.AdamW):
             self.param_groups = groups
         return loss
 
-    def _step_inner(self, weight: Tensor, grad: Tensor, rate: float, decay: float) -> None:
+    def _directions(self, weights: list[Tensor]) -> Iterator[Tensor]:
+        """Yield the direction (m, n) of each inner weight's step, its momentum updated."""
+        ahead = map(self._ahead, weights)
+        if weights and weights[0].is_cuda:
+            return iter(orthogonal_together(list(ahead)))
+        return map(orthogonal, ahead)
+
+    def _ahead(self, weight: Tensor) -> Tensor:
+        """Return the updated momentum of a weight, a gradient further (Nesterov), as a matrix."""
         state = self.state[weight]
         if not state:  # AdamW looks for "step" where it loads a state
             state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))
         state["step"] += 1
+        grad: Tensor = weight.grad  # type: ignore[assignment]
         momentum = state["momentum"].lerp_(grad, 1 - MOMENTUM)
-        ahead = torch.lerp(momentum, grad, 1 - MOMENTUM)  # Nesterov
-        direction = orthogonal(ahead.flatten(1))
-        length = ADAM_RMS * max(direction.shape) ** 0.5
-        weight.mul_(1 - rate * decay).add_(direction.view_as(ahead), alpha=-rate * length)
+        return torch.lerp(momentum, grad, 1 - MOMENTUM).flatten(1)
 
 
 def split(weights: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -122,18 +131,48 @@ def pays(network: nn.Module, image: Tensor, pixels: int) -> bool:
     return own <= SHARE * step
 
 
+def orthogonal_together(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Return what `orthogonal` makes of each matrix (m, n), in few calls for a GPU.
+
+    Matrices are padded with zeros to the largest of like height (up to the next power of two): rows
+    and columns of zeros stay so.
+
+    >>> [tuple(x.shape) for x in orthogonal_together([torch.eye(3, 4), torch.ones(9, 2)])]
+    [(3, 4), (9, 2)]
+    """
+    wide = [matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
+    groups: dict[int, list[int]] = {}
+    for index, matrix in enumerate(wide):
+        groups.setdefault((matrix.shape[0] - 1).bit_length(), []).append(index)
+    made: dict[int, Tensor] = {}
+    for indices in groups.values():
+        m, n = (max(wide[index].shape[side] for index in indices) for side in (0, 1))
+        padded = [
+            F.pad(wide[index], (0, n - wide[index].shape[1], 0, m - wide[index].shape[0]))
+            for index in indices
+        ]
+        for index, found in zip(indices, orthogonal(torch.stack(padded)), strict=True):
+            rows, columns = wide[index].shape
+            made[index] = found[:rows, :columns]
+    return [
+        made[index].mT if matrix is not wide[index] else made[index]
+        for index, matrix in enumerate(matrices)
+    ]
+
+
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return a matrix (m, n) of the same directions, its singular values between 0.7 and 1.2.
+    """Return a matrix (..., m, n) of the same directions, its singular values between 0.7 and 1.2.
 
     Five rounds of Newton and Schulz's iteration with the quintic of Jordan et al.; no singular
     value decomposition. Directions of less than about a thousandth of the largest stay shorter.
     """
-    tall = matrix.shape[0] > matrix.shape[1]
+    tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
-    x = x / (torch.linalg.matrix_norm(x) + 1e-12)
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-12)
+    add_product = torch.addmm if x.ndim == 2 else torch.baddbmm
     first, third, fifth = QUINTIC
     for _ in range(ROUNDS):
         square = x @ x.mT
-        both = torch.addmm(square, square, square, beta=third, alpha=fifth)
-        x = torch.addmm(x, both, x, beta=first)
+        both = add_product(square, square, square, beta=third, alpha=fifth)
+        x = add_product(x, both, x, beta=first)
     return x.mT if tall else x
