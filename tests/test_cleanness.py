@@ -62,7 +62,7 @@ def test_the_command_leaves_clean_pictures_as_they_are(tmp_path: Path) -> None:
     wanted = load_shipped().denoise(noisy)
     assert np.array_equal(read_image(tmp_path / "out" / "noisy.png").pixels, wanted)
     shown = _run("denoise", source / "clean.png", "-o", tmp_path / "one.png", "--preview")
-    assert "It has hardly any noise: pictures like it stay as they are" in shown
+    assert "It has hardly any noise: pictures like it are left as they are" in shown
     sides = np.array_split(read_image(tmp_path / "one_preview.png").pixels, 2, axis=1)
     bottom = [np.unique(one[len(one) // 2 :]) for one in sides]
     assert np.array_equal(*bottom)
