@@ -91,10 +91,13 @@ class NetworkCalls:
     def run(self, jobs: Iterable[Job]) -> Iterator[Tensor]:
         """Yield the prediction (n, C, h, w) of each job, in order; jobs are taken when needed."""
         batch: list[Job] = []
+        room = 0.0
         for image, turn in jobs:
-            if batch and not self._fits(batch, image, turn):
+            if batch and not self._fits(batch, image, turn, room):
                 yield from self._predict(batch)
                 batch = []
+            if not batch:
+                room = self._room()  # asks the driver, which takes longer than a small picture
             batch.append((image, turn))
             if self.device.type != "cuda":
                 yield from self._predict(batch)
@@ -105,14 +108,14 @@ class NetworkCalls:
     def _predict(self, batch: Sequence[Job]) -> list[Tensor]:
         return predict(self.denoiser, batch, self._forward)
 
-    def _fits(self, batch: Sequence[Job], image: Tensor, turn: int) -> bool:
-        """Return whether a job can go into the call of the others."""
+    def _fits(self, batch: Sequence[Job], image: Tensor, turn: int, room: float) -> bool:
+        """Return whether a job can go into the call of the others, which may have `room` pixels."""
         first, first_turn = batch[0]
         same = (first.shape, first_turn % 2) == (image.shape, turn % 2)
         if image.shape[2] == image.shape[3]:
             same = first.shape == image.shape
         pixels = len(image) * image.shape[2] * image.shape[3]
-        return same and (len(batch) + 1) * pixels <= self._room()
+        return same and (len(batch) + 1) * pixels <= room
 
     def _room(self) -> float:
         """Return how many pixels a call may have."""
