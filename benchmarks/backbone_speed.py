@@ -1,12 +1,12 @@
-"""How fast the backbones are: multiply-adds a second, beside a plain convolution and a plain form.
+"""Measure how fast the backbones are, beside a plain convolution and a plain form.
 
     python benchmarks/backbone_speed.py [NAME ...] [--json FILE]
 
 For each network, at its default arguments, on 2 x 3 x 128 x 128 float32: the times of a forward
-pass and of a training step (forward, backward, AdamW); their multiply-adds a second beside what one
-3 x 3 convolution of like width reaches in the same run; and, for those that have one, the ratio to
-the straightforward form of `plain_backbones.py`, channels first, whose output is checked to 1e-5
-first. The two forms take turns; printed are medians and the median ratio.
+pass and of a training step (forward, backward, AdamW); its multiply-adds per second, beside those
+of one 3 x 3 convolution of similar width in the same run; and, if it has one, the ratio to the
+straightforward, channels-first form in `plain_backbones.py`, after checking that the outputs agree
+to 1e-5. The two forms take turns; medians and the median ratio are printed.
 """
 
 from __future__ import annotations

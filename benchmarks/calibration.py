@@ -1,13 +1,13 @@
-"""How well the spread of the passes tells the error: predicted deviation against the actual one.
+"""Measure how well the spread of the passes predicts the error.
 
     python benchmarks/calibration.py MODEL NOISY CLEAN [--passes 8] [--json FILE] [--plot FILE]
 
-Every picture is denoised with `return_std=True`. Its pixels (all channels) are sorted by std into
-bins of equal number, over all pictures; in each bin stand the root mean square of std, and that of
-the actual error against the clean picture. Two corrections are found on every other scene: one
-factor on std, and a factor with a floor, error² = floor² + (factor · std)², for what all passes get
-wrong alike. Reported of the other scenes: the mean distance of the curves from the diagonal (ENCE,
-Levi et al. 2022), and the rank correlation of std and error over the bins.
+Every picture is denoised with `return_std=True`. The pixels of all pictures (all channels) are
+sorted by std into bins of equal size; for each bin, the root mean square of std is compared with
+that of the actual error against the clean picture. Two corrections are fitted on every other scene:
+a factor on std, and a factor with a floor, error² = floor² + (factor · std)², for the error that
+all passes share. Reported for the other scenes: the mean distance of the curves from the diagonal
+(ENCE, Levi et al. 2022), and the rank correlation of std and error over the bins.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Makes `camera-small`, which comes with the package, from clean pictures alone.
+"""Make `camera-small`, which is bundled with the package, from clean pictures alone.
 
     python benchmarks/camera_small.py KODAK -o runs/camera
 
-The pictures have film grain of their own. So a first student is trained on them as they are, and
-the second, which is kept, on what the first makes of them, a little smaller: it then never learns
-to keep grain. Crops are enlarged up to five times: photographs seen pixel by pixel are smooth. The
-second student learns five times: by AdamW; and by Muon from larger crops, with a wider range of
-noise, with stronger noise, then for most of the time with noise of all strengths, weaker where the
-picture is flat, some of it white, some compressed twice, and last with faint noise. After the
-second time and the third its weights become a mean with those before, which beats either; shipped
-is a mean of those after the last three. Pictures that the package's samples were cut from are left
-out.
+The pictures have film grain of their own. So a first student is trained on them as they are. The
+second student, which is kept, is trained on the results of the first, slightly reduced, so that it
+never learns to keep grain. Crops are enlarged up to five times, since photographs are smooth at the
+pixel level. The second student is trained five times: first with AdamW; then with Muon on larger
+crops: with a wider range of noise; with stronger noise; for most of the time with noise of all
+strengths, weaker where the picture is flat, some of it white, some compressed twice; and last with
+faint noise. After the second and the third training its weights are averaged with those before,
+which beats either; the bundled weights are a mean of those after the last three. Pictures that the
+package's samples were cut from are left out.
 """
 
 from __future__ import annotations

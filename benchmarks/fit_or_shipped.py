@@ -1,11 +1,11 @@
-"""What `denoise --fit` takes: the network fitted on the noisy pictures, or the one of the package.
+"""Check the choice of `denoise --fit` between a network fitted on noisy pictures and camera-small.
 
     python benchmarks/fit_or_shipped.py CLEAN --json results.json
 
-Noise is simulated on the middle of clean pictures: that of cameras (`CameraNoise`), or white. A
-masked network is fitted on the noisy ones alone, as `--fit` does; then PSNR of both against the
-clean pictures, and what `prefer_shipped` takes, which sees no clean picture. Pictures number
---first, --first + --every, ... are used.
+Noise is simulated on the middle of clean pictures: that of cameras (`CameraNoise`), or white noise.
+A masked network is fitted on the noisy pictures alone, as `--fit` does. Printed are the PSNR of
+both against the clean pictures, and the choice of `prefer_shipped`, which sees no clean picture.
+Pictures number --first, --first + --every, ... are used.
 """
 
 from __future__ import annotations

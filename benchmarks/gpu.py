@@ -1,6 +1,6 @@
 """What only a GPU shows: that nothing waits, CUDA graphs, precision and compilation, a real run.
 
-Imported by run.py; every section stands alone.
+Imported by run.py; every section is independent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""What `from masked_denoise import *` costs over `import torch`: best of several new processes.
+"""Measure the time of `from masked_denoise import *` beyond that of `import torch`.
 
-python benchmarks/import_time.py
+    python benchmarks/import_time.py
+
+Best of several new processes.
 """
 
 from __future__ import annotations

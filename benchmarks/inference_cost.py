@@ -1,11 +1,11 @@
-"""What `denoise` costs beside its network.
+"""Measure what `denoise` costs beyond its network.
 
     python benchmarks/inference_cost.py
 
-Times the default `denoise` of one 8-bit colour picture, and within the same run the calls of the
-network that it makes; the ratio of the two is what masks, fills, turns, merging, chroma and
-conversion cost. Medians over all runs. On a GPU, `--device cuda`, the same for each precision; the
-network is waited for at every call there, so that the ratio is an upper bound.
+Times the default `denoise` of one 8-bit colour picture and, in the same run, the calls of the
+network in it; their ratio is the cost of masks, fills, turns, merging, chroma and conversion.
+Medians over all runs. On a GPU (`--device cuda`) the same for each precision; every call of the
+network is waited for there, so that the ratio is an upper bound.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How long a model takes to load from a folder, beside what cannot be saved of it.
+"""Measure how long a model takes to load from a folder, beside the unavoidable part.
 
-That is `safetensors.torch.load_file` plus building the network, both as PyTorch has them. Every
-run checks the weights against their SHA-256 digest. Best of several, after one that fills the
-disk's cache.
+That part is `safetensors.torch.load_file` and building the network, both as PyTorch does them.
+Every load checks the weights against their SHA-256 digest. Best of several runs, after one that
+fills the disk cache.
 
     python benchmarks/load_time.py restormer
     python benchmarks/load_time.py restormer '{"dim": 48}'

@@ -2,13 +2,13 @@
 
     python benchmarks/microscopy.py -o microscopy.json --minutes 4 --peak 30 [--plot FILE]
 
-Fluorescence-like pictures, bright on dark, made from images that come with scikit-image and are CC0
-or in the public domain (cell, retina, grass, Hubble's deep field). A sensor counts photons (`peak`
-of them at white), adds read noise, a gain and an offset, and stores 16 bits. The noise of a pixel
-tells nothing of its neighbours', which `fit` finds out by itself. It learns from these noisy
-pictures alone, and without any of the sensor's numbers.
+Fluorescence-like pictures, bright on dark, are made from images of scikit-image that are CC0 or in
+the public domain (cell, retina, grass, Hubble's deep field). A sensor counts photons (`peak` of
+them at white), adds read noise, a gain and an offset, and stores 16 bits. The noise is independent
+from pixel to pixel, which `fit` finds out by itself. It trains on these noisy pictures alone, and
+without the sensor's parameters.
 
-BM3D is told what no denoiser knows by itself, the true gain, offset and read noise: once with the
+BM3D is given what no denoiser knows by itself, the true gain, offset and read noise: once with the
 generalised Anscombe transform and its exact unbiased inverse (Makitalo and Foi 2013), the strong
 baseline; once with the true mean noise level only. It runs in the environment that peers.py makes.
 

@@ -1,15 +1,15 @@
-"""What `measure_noise` finds in noisy pictures, against the noise that their clean twins show.
+"""Compare what `measure_noise` finds in noisy pictures with the noise against their clean twins.
 
     python benchmarks/noise_check.py NOISY CLEAN --json FILE
     python benchmarks/noise_check.py --simulated CLEAN
     python benchmarks/noise_check.py --white 3 8 25 CLEAN
 
-With --simulated the noise is camera noise (`CameraNoise`) of 1 to 20 of 255, added to the clean
-pictures: as it is drawn, or also compressed with --compressed. Every picture is measured by
-itself. A row a channel: mean standard deviation in steps of 255, the 10, 50 and 90 per cent
-quantiles of measured over true, rank correlation over the pictures, and the correlation of pixels
-two apart. With --white it is white noise of these levels of 255, and what is told is of how many
-pictures it was found to be independent from pixel to pixel.
+With --simulated, camera noise (`CameraNoise`) of 1 to 20 of 255 is added to the clean pictures;
+with --compressed, the result is also compressed. Every picture is measured separately. One row per
+channel: mean standard deviation on the 0..255 scale; the 10, 50 and 90 per cent quantiles of
+measured over true deviation; their rank correlation over the pictures; and the noise correlation
+between pixels two apart. With --white, white noise of these levels (of 255) is added, and the
+number of pictures is printed in which it was found to be independent from pixel to pixel.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The masking operators: each beside its definition and beside what one would write first.
+"""The masking operators: each beside its definition and beside the obvious implementation.
 
 Imported by run.py. An operator takes an image, or outputs of a network, and does all that it needs,
-masks and downsampling included. It stands beside two other forms: the definition in
-`ops/reference.py`, with the same masks ("eager"), and the straightforward one with `torch.rand`,
+masks and downsampling included. It is compared with two other forms: the definition in
+`ops/reference.py`, with the same masks ("eager"), and the obvious one with `torch.rand`,
 `PixelUnshuffle` and boolean indexing ("indexing").
 """
 

@@ -7,14 +7,14 @@
         --base default --backbone fast-unet
 
 table2: variants B, P, B-E, P-E. table3: the blind-spot network D_A and D_AS, which is not blind,
-trained as AP-BSN does and inside the mask scheme. table4: five networks. fig9: with and without the
+trained as in AP-BSN and within the mask scheme. table4: five networks. fig9: with and without the
 smoothness loss. fig10: mask ratios. fig11: lambda.
 
-All recipes of a table get one budget and one seed, train on NOISY and are scored on its pictures
-that have a clean twin in CLEAN ("fitted on the test noise"). The paper trained on SIDD for longer:
-its numbers stand beside ours to compare orders, not values. --base amsnet takes the paper's
-published settings (zero fill, stride 5, then 2); --base default the same contrasts within our
-recipe (mean fill, correction form, stride 2, then 1), but for the cosine threshold.
+All recipes of a table have the same budget and seed, train on NOISY, and are scored on those of its
+pictures that have a clean twin in CLEAN ("fitted on the test noise"). The paper trained longer, and
+on SIDD: compare the order of its numbers with ours, not their values. --base amsnet uses the
+paper's published settings (zero fill, stride 5, then 2); --base default makes the same comparisons
+within our recipe (mean fill, correction form, stride 2, then 1), but without the cosine threshold.
 """
 
 from __future__ import annotations

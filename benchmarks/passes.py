@@ -1,12 +1,13 @@
-"""What averaged passes and R3 draws bring: PSNR against the number of network passes.
+"""Measure what averaged passes and R3 draws gain: PSNR against the number of network passes.
 
     python benchmarks/passes.py MODEL NOISY CLEAN [--json FILE] [--plot FILE]
 
-Masks drawn anew for every pass beside balanced ones (each neighbour visible equally often over four
-passes), and R3 with draws of its own beside balanced draws (each pixel put back equally often).
-Means over the pictures of every other scene and over several seeds; the middle 256 x 256 pixels of
-each; without chroma smoothing, the pixel's own value and the cosine step, which come after the
-passes. Passes are turned; R3 is, too, but for the form of the papers ("random").
+Compares masks drawn anew for every pass with balanced ones (each neighbour visible equally often
+over four passes), and R3 with independent draws with balanced ones (each pixel replaced equally
+often). Means over the pictures of every other scene and over several seeds; of each picture the
+middle 256 x 256 pixels; without chroma smoothing, the pixel's own value and the cosine threshold,
+which come after the passes. Passes are turned, and so is R3, except in the form of the papers
+("random").
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Other programs' denoisers, one function each; `peers.py` runs it in environments of their own.
+"""Other programs' denoisers, one function each; `peers.py` runs it in separate environments.
 
     ENV/bin/python benchmarks/peer_methods.py METHOD SETTINGS_JSON INPUT_FOLDER OUTPUT_FOLDER
 
-Reads NAME.npy, (H, W, 3) uint8 of noisy pictures (floats where a method is for grey ones), and a
-list of settings. For each of these it writes the denoised pictures into the folder OUTPUT_FOLDER/0,
-/1 and so on, and times.json: processor seconds of each picture, and of training. Needs numpy and
-the method's package only. Every method works in one thread.
+Reads NAME.npy, noisy pictures (H, W, 3) uint8 (floats for methods for grey pictures), and a list of
+settings. For each setting it writes the denoised pictures into OUTPUT_FOLDER/0, /1 and so on, and
+times.json: processor seconds for each picture, and for training. Needs only numpy and the method's
+package. Every method runs in one thread.
 """
 
 from __future__ import annotations

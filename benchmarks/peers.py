@@ -3,13 +3,13 @@
     python benchmarks/peers.py NOISY CLEAN -o peers.json --model MODEL [--crops 6]
     python benchmarks/peers.py NOISY CLEAN -o peers.json --methods careamics-n2v autoden-n2v
 
-Each peer runs in a virtual environment of its own that this script makes below --envs, in one
-thread. Its setting is the best (mean PSNR) of a small grid on the middle 256 x 256 pixels of the
-pictures of every other scene ("even"); reported are the whole pictures of the other scenes
-("odd"), of the even ones and of all. Trained peers (Noise2Void) learn from the noisy pictures that
-are scored. Scores by the convention of masked_denoise.evaluate, times in seconds of processor time.
-Results are written after every method, and go on from the file where it exists. BM3D's package is
-licensed for non-commercial use only.
+Each peer runs in a virtual environment of its own, which this script makes below --envs, in one
+thread. Its setting is the best (mean PSNR) of a small grid, on the middle 256 x 256 pixels of the
+pictures of every other scene ("even"); reported are the whole pictures of the other scenes ("odd"),
+of the even ones, and of all. Trained peers (Noise2Void) train on the noisy pictures that are
+scored. Scores follow the convention of masked_denoise.evaluate; times are processor seconds.
+Results are written after every method; if the file exists, the run continues from it. BM3D's
+package is licensed for non-commercial use only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Restormer, NAFNet, DnCNN and U-Net the straightforward way, to compare speed and output with.
+"""Restormer, NAFNet, DnCNN and U-Net in straightforward form, to compare speed and output with.
 
-Module by module as the papers write them, channels first: normalise, then convolve; rearrange to
-rows of pixels and back where a norm or an attention wants it; scale what came out.
+Module by module as in the papers, channels first: normalise, then convolve; rearrange to rows of
+pixels and back where a norm or attention needs it; scale the result.
 """
 
 from __future__ import annotations

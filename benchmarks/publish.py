@@ -1,10 +1,10 @@
-"""Makes a folder for the Hub of a run of quality.py: model, model card with its numbers, picture.
+"""Make a folder for the Hub from a run of quality.py: model, model card with its numbers, picture.
 
     python benchmarks/publish.py runs/adapted weights/polyu-student --data polyu --noisy 100
     hf upload OWNER/polyu-student weights/polyu-student
 
-The numbers come from the run's results.json, the licence and the words on the data from DATA below,
-and the picture is a sample of the package, which may be shown.
+The numbers come from the run's results.json, the licence and the text on the data from DATA below;
+the picture is a sample of the package, which may be shown.
 """
 
 from __future__ import annotations

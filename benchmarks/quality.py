@@ -3,11 +3,11 @@ r"""Fit on noisy photographs, denoise those that have a clean twin, and score th
     python benchmarks/quality.py NOISY CLEAN -o runs/small --recipe small
     python benchmarks/quality.py NOISY CLEAN -o runs/five --minutes 5 --row docs/results.md
 
-Only NOISY is trained on; CLEAN is for measuring. Pictures pair by stem (`_real`, `_mean`, `_noisy`,
-`_clean`, `_gt` dropped). A recipe is a name for some of the arguments (RECIPES below); others may
-follow. The folder gets the denoised pictures as PNG, the model, and results.json: mean PSNR and
-SSIM (8-bit, uniform 7x7), every picture's numbers, times, settings, machine and versions; --row
-appends a line of them to a page. --scenes even and --scenes odd score half of the scenes only (a
+Only NOISY is trained on; CLEAN is for scoring. Pictures pair by stem (without `_real`, `_mean`,
+`_noisy`, `_clean`, `_gt`). A recipe is a name for some of the arguments (RECIPES below); more may
+be added. The folder receives the denoised pictures as PNG, the model, and results.json: mean PSNR
+and SSIM (8-bit, uniform 7x7), every picture's numbers, times, settings, machine and versions. --row
+appends a line of them to a page. --scenes even and --scenes odd score one half of the scenes (a
 scene is a stem without its last number), to choose settings on one half and report on the other.
 """
 

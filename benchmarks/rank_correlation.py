@@ -1,12 +1,12 @@
-"""Does `rank_models`, which sees no clean picture, order models as the true PSNR does?
+"""Check whether `rank_models`, which sees no clean picture, orders models as the true PSNR does.
 
     python benchmarks/rank_correlation.py NOISY CLEAN MODEL MODEL ... --json ranks.json
 
-Every MODEL is a folder or a name. The score is made of the pictures in NOISY that have a clean twin
-(the twin is not looked at); the truth is the mean PSNR of `denoise` against CLEAN over the same
-pictures. Printed are both for each model, the rank correlation (Spearman), and what choosing by the
-score costs: true PSNR of the best model less that of the chosen one. --scenes odd leaves out the
-scenes on which a constant of the score was chosen.
+Every MODEL is a folder or a name. The score is computed from the pictures in NOISY that have a
+clean twin (without using the twin); the truth is the mean PSNR of `denoise` against CLEAN over the
+same pictures. Printed are both for each model, their rank correlation (Spearman), and the cost of
+choosing by the score: the true PSNR of the best model minus that of the chosen one. --scenes odd
+leaves out the scenes on which a constant of the score was chosen.
 """
 
 from __future__ import annotations

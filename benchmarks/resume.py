@@ -1,9 +1,9 @@
-"""A run that is killed at a random moment and resumed ends as if it had never been.
+"""Check that a run that is killed at random moments and resumed ends as an uninterrupted one.
 
     python benchmarks/resume.py [--steps 60] [--kills 3] [--seed 0]
 
-Trains once without a break, then again in processes that are killed (SIGKILL) at random moments
-and resumed, and compares the weights bit for bit. CPU, a fixed number of threads, budget in steps.
+Trains once without interruption, then again in processes that are killed (SIGKILL) at random
+moments and resumed, and compares the weights bit for bit. CPU, one thread, budget in steps.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Are the operators right, and how fast are they and the program? One table, and a JSON file.
+"""Check that the operators are right, and time them and the program: one table, and a JSON file.
 
     python benchmarks/run.py [--only operators steps] [--json FILE]
     python benchmarks/run.py --gpu --out DIR [--data NOISY [--clean CLEAN]]
 
 Everything is checked against its definition before anything is timed. README.md beside this file
-says how to read what is printed. Sections stand alone: one that fails is told, and the others go
-on; the JSON file is written after each.
+explains the output. Sections are independent: if one fails, that is printed and the others run; the
+JSON file is written after each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How time and memory grow: with the side of the image, the batch, branches K and stride S.
 
-Imported by run.py, which says what is measured; called by itself in a child process for each point
-on a CPU, so that the peak of its resident memory is that of the point alone:
+Imported by run.py, which says what is measured. On a CPU it runs itself in a child process for each
+point, so that the peak of resident memory is that of the point alone:
 
     python benchmarks/scaling.py '{"stage": "masking", "side": 512, "threads": 2}'
 """

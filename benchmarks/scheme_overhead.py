@@ -1,11 +1,12 @@
-"""What the scheme costs in a training step.
+"""Measure what the mask scheme adds to a training step.
 
     python benchmarks/scheme_overhead.py
 
 Times a full step (downsampling, mask, fill, network, mask loss, backward, clipping, AdamW) against
-the same step of the same network, optimizer and plain L1 on sub-images made beforehand. Steps come
-in blocks of one kind, as in a training run (each kind settles its own use of memory and caches),
-and the blocks in turns A B A B. Printed are the medians over all steps of a kind, and their ratio.
+the same step of the same network and optimizer with plain L1 on sub-images made beforehand. Steps
+come in blocks of one kind, as in a training run (each kind settles into its own use of memory and
+caches), and the blocks alternate, A B A B. Printed are the median of all steps of each kind, and
+the ratio.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whole stages of the program: a training step and a denoised picture, beside the network alone.
+"""Whole stages of the program, a training step and a denoised picture, beside the network alone.
 
 Imported by run.py.
 """

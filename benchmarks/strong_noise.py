@@ -1,9 +1,9 @@
-"""How the model of the package does on noise of any strength, that of cameras and white noise.
+"""Score the bundled model on noise of any strength, camera noise and white noise.
 
     python benchmarks/strong_noise.py CLEAN --scenes odd
 
-Noise is simulated (`CameraNoise`) on the middle of clean pictures, at one level after the other.
-Printed are mean PSNR in dB, 8-bit. --model names others to compare with: folders, or names.
+Noise is simulated (`CameraNoise`) on the middle of clean pictures, at one level after another.
+Printed is the mean PSNR in dB, 8-bit. --model names others to compare with: folders, or names.
 """
 
 from __future__ import annotations

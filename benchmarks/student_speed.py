@@ -1,10 +1,10 @@
-"""What a student costs: parameters, multiply-adds, and seconds for one 512 x 512 image.
+"""Measure what a student costs: parameters, multiply-adds, and seconds for one 512 x 512 image.
 
     python benchmarks/student_speed.py [--side 512] [--times 7] [--threads 2] [--widths 40 72 96 112
         --blocks 1 2 1 1] [--json FILE]
 
-Warm calls of `denoise` on a float32 tensor of three channels, no file work: median, best, worst.
-Beside it one training step on two crops of 128 x 128.
+Warm calls of `denoise` on a float32 tensor of three channels, without files: median, best, worst.
+Beside it, one training step on two crops of 128 x 128.
 """
 
 from __future__ import annotations

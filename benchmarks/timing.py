@@ -1,4 +1,4 @@
-"""Seconds of things, and what the numbers belong to."""
+"""Time calls, and describe the machine that the numbers were measured on."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 Run = Callable[[], Any]
-CACHE = 1 << 28  # bytes written between two calls on a GPU: none finds its data in the cache
-# bytes written between two calls on a GPU, so that none finds its data in the cache
+CACHE = 1 << 28  # bytes written between two calls on a GPU, so that the cache holds no data
 WARM_UP = 3  # calls that are not counted
 
 

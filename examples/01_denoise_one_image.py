@@ -2,8 +2,8 @@
 
     python examples/01_denoise_one_image.py [PHOTO] [OUT] [MINUTES]
 
-Writes OUT/clean.png, and OUT/before_after.png to look at. Without a photograph it takes the sample
-that comes with the package, and tells the PSNR, since of that one the clean version is known.
+Writes OUT/clean.png, and OUT/before_after.png to look at. Without a photograph it uses the sample
+that is bundled with the package, and prints the PSNR, as the clean version of that one is known.
 """
 
 import sys

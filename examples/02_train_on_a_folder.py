@@ -1,10 +1,10 @@
-"""Train one model on a folder of noisy photographs, keep it, and denoise the folder with it.
+"""Train one model on a folder of noisy photographs, save it, and denoise the folder with it.
 
     python examples/02_train_on_a_folder.py [FOLDER] [OUT] [MINUTES]
 
 Writes the model to OUT/model, the results to OUT/clean, and OUT/before_after.png to look at. After
-an interruption, run it again with the same arguments: it goes on where it stopped. Without a folder
-it makes one of the samples that come with the package.
+an interruption, run it again with the same arguments: it continues where it stopped. Without a
+folder it makes one from the samples that are bundled with the package.
 """
 
 import shutil

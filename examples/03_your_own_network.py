@@ -2,9 +2,9 @@
 
     python examples/03_your_own_network.py [OUT] [MINUTES]
 
-Any module that keeps the shape of (B, C, H, W) can be the backbone, and a scheme takes one method.
-Writes OUT/before_after.png to look at: the sample, denoised with the random masks that are the
-default, and with the scheme below.
+Any module that keeps the shape of (B, C, H, W) can be the backbone, and a scheme needs one method.
+Writes OUT/before_after.png to look at: the sample, denoised with the default random masks and with
+the scheme below.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""Teach a fast one-pass model what a slow one makes of noisy photographs, and compare the two.
+"""Train a fast one-pass model to do what a slow one does to noisy photographs; compare the two.
 
     python examples/04_fast_student.py [FOLDER] [OUT] [MINUTES]
 
-Half of the time trains the teacher, half the student. Writes the student to OUT/student and
-OUT/before_after.png to look at. Without a folder it takes a sample that comes with the package.
+Half of the time trains the teacher, half the student. Writes the student to OUT/student, and
+OUT/before_after.png to look at. Without a folder it uses a sample that is bundled with the package.
 """
 
 import sys

@@ -2,8 +2,8 @@
 
     python examples/05_micrographs.py [FOLDER] [OUT] [MINUTES]
 
-Writes OUT/clean/, and OUT/before_after.png to look at. Without a folder it makes a picture of which
-a sensor counted 30 photons at white, 16 bits.
+Writes OUT/clean/, and OUT/before_after.png to look at. Without a folder it simulates a 16-bit
+picture from a sensor that counts 30 photons at white.
 """
 
 import sys

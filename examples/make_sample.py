@@ -2,15 +2,15 @@
 
     python examples/make_sample.py INPUT.png -o noisy.jpg --clean clean.png --gain 50 --seed 1
 
-The picture goes back to the light that a sensor counts and through a camera again:
+The picture is converted back to the light that reaches a sensor, and passes through a camera again:
 
     sRGB -> linear light -> lens -> camera colours -> RGGB mosaic -> photon and read noise
          -> white balance -> demosaicing -> colour matrix -> sRGB -> 8 bit -> JPEG 4:2:0
 
-The noise is independent from pixel to pixel on the mosaic only. Demosaicing, the colour matrix and
-JPEG spread it over neighbours and channels, which is what makes camera noise harder than white
-Gaussian noise. The clean picture of `--clean` takes the same way without noise and without JPEG: it
-is what an endless number of such exposures would average to.
+The noise is independent from pixel to pixel only on the mosaic. Demosaicing, the colour matrix and
+JPEG spread it over neighbours and channels, which makes camera noise harder than white Gaussian
+noise. The clean picture of `--clean` passes through the same steps without noise and JPEG: it is
+what infinitely many such exposures would average to.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands of `masked-denoise`, one a file: arguments, help and printing; no work of their own.
+"""The commands of `masked-denoise`, one per file: arguments, help and output, no work of their own.
 
-These modules load quickly: torch and everything on it is imported when a command runs.
+These modules load quickly: torch and everything that needs it is imported when a command runs.
 """

@@ -1,4 +1,4 @@
-"""`masked-denoise backbones`: the networks there are."""
+"""`masked-denoise backbones`: the available networks."""
 
 from __future__ import annotations
 

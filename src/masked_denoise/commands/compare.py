@@ -1,4 +1,4 @@
-"""`masked-denoise compare`: recipes trained at one budget, scored side by side."""
+"""`masked-denoise compare`: recipes trained with the same budget, and their scores in one table."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def compare(
         chosen, files, pairs=pairs, minutes=minutes, steps=steps, seed=seed, device=where,
         progress=not quiet, models=output / "models" if save_models else None, on_outcome=told,
     )  # fmt: skip
-    if not found.outcomes:  # Ctrl-C came before the first was done
+    if not found.outcomes:  # Ctrl-C before the first was done
         raise KeyboardInterrupt
     terminal.show(_table(found, terminal.width))
     terminal.say(f"[dim]{budget} each; {found.convention}[/dim]")
@@ -123,7 +123,7 @@ def _recipes(names: list[str], path: Path | None) -> list[Recipe]:
 def _pairs(
     terminal: Terminal, noisy: list[Path], score: Path | None, clean: Path | None
 ) -> list[Pair]:
-    """Return the pairs to score; none where there are no clean pictures."""
+    """Return the pairs to score; none if there are no clean pictures."""
     from ..images.pairs import find_pairs
 
     if clean is None:
@@ -137,7 +137,7 @@ def _pairs(
     return list(pairing.pairs)
 
 
-_NAMES = 24  # characters of a recipe's name that columns make way for
+_NAMES = 24  # characters of a recipe's name that columns leave room for
 _COLUMNS = (
     ("psnr", "PSNR dB", 2), ("ssim", "SSIM", 4), ("gain", "gain dB", 2), ("worse", "worse", 0),
     ("psnr_to_input", "to input dB", 1), ("masked", "masked dB", 2), ("parameters", "weights", 0),
@@ -146,7 +146,7 @@ _COLUMNS = (
 
 
 def _table(found: Comparison, width: int) -> Table:
-    """Return the numbers of all recipes; where the terminal is narrow, those that matter most."""
+    """Return a table of all recipes; on a narrow terminal, of the numbers that matter most."""
     from rich.table import Table
 
     columns = [one for one in _COLUMNS if any(one[0] in row.numbers for row in found.outcomes)]

@@ -47,7 +47,7 @@ def convert(
     terminal = Terminal(quiet)
     options.check_new_folder(output, "--output", overwrite)
     if push is not None:
-        find_place(HUB + push.removeprefix(HUB))  # raises for what is no repository
+        find_place(HUB + push.removeprefix(HUB))  # raises unless it names a repository
     found = read_checkpoint(checkpoint)
     write_converted(found, output, license=license, overwrite=overwrite)
     network, model = found.network, found.published

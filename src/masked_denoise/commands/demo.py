@@ -1,4 +1,4 @@
-"""`masked-denoise demo`: the shipped samples denoised, in seconds."""
+"""`masked-denoise demo`: the sample pictures denoised, in seconds."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def _check_clash(
 
 
 def _check_names(model: str | None, backbone: str | None, preset: str | None) -> None:
-    """Raise for a name that is not known, before whatever else may be wrong."""
+    """Raise for an unknown name, before anything else can go wrong."""
     if model is not None:
         from ..pretrained.place import find_place
 

@@ -1,4 +1,4 @@
-"""`masked-denoise inspect`: the noise of pictures, and the strides it advises."""
+"""`masked-denoise inspect`: the noise of pictures, and the strides that it suggests."""
 
 from __future__ import annotations
 

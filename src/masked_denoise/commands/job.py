@@ -26,7 +26,7 @@ FIT_MINUTES = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user asked for; the names are those of the options."""
+    """What the user asked for; names are those of the options."""
 
     terminal: Terminal
     output: Path
@@ -36,7 +36,7 @@ class Request:
     save_model: Path | None
     backbone: str
     preset: str | None
-    own_network: bool  # whether the network or the recipe was named
+    own_network: bool  # whether the user named a network or a recipe
     minutes: float | None
     adapt: float | None
     steps: int | None
@@ -50,14 +50,14 @@ class Request:
 
     @property
     def wants_shipped(self) -> bool:
-        """Whether the model of the package is meant, as nothing else was asked for."""
+        """Whether to use the bundled model, as neither a model nor fitting was asked for."""
         return self.model is None and self.minutes is None and self.steps is None
 
 
 def load_models(name: str, device: str) -> dict[int, AsymmetricMaskDenoiser]:
-    """Return the denoiser in a folder or on the Hub, by its channels.
+    """Return the denoiser in a folder or on the Hub, by its number of channels.
 
-    Models of the package are there for grey pictures, too.
+    Models of the package are also there for grey pictures.
     """
     from ..denoiser import AsymmetricMaskDenoiser
 
@@ -67,9 +67,9 @@ def load_models(name: str, device: str) -> dict[int, AsymmetricMaskDenoiser]:
 
 
 def given_models(request: Request) -> Given:
-    """Return the model that was given, by its channels; where none was, check what is to be made.
+    """Return the model that was named, by its number of channels; none if none was.
 
-    Nothing is trained here: whatever is wrong with a name is told at once.
+    Nothing is trained here, so that a model that cannot be loaded or adapted is reported at once.
     """
     from ..training.student import check_student
 
@@ -82,7 +82,7 @@ def given_models(request: Request) -> Given:
 
 
 def look_at(request: Request, plan: Plan, models: Given) -> tuple[list[Picture], list[Failure]]:
-    """Return the pictures that can be denoised; name those that cannot, and why."""
+    """Return the pictures that can be denoised, and the failures, which are printed."""
     from ..jobs.batch import fits_format
     from ..jobs.survey import survey
 
@@ -102,7 +102,7 @@ def look_at(request: Request, plan: Plan, models: Given) -> tuple[list[Picture],
 
 
 def training_minutes(request: Request, kind: Kind, pictures: Sequence[Picture]) -> float:
-    """Return how long a model for pictures of one kind will be trained; 0 where it is ready."""
+    """Return how long a model for one kind of pictures will be trained; 0 if it is ready."""
     from ..jobs.models import shipped_suits
 
     if request.adapt is not None:
@@ -115,14 +115,14 @@ def training_minutes(request: Request, kind: Kind, pictures: Sequence[Picture]) 
 def ready_models(
     request: Request, given: Given, pictures: Sequence[Picture], minutes: float | None = None
 ) -> Models:
-    """Return a model for each kind of picture: given, shipped or fitted; adapted where asked for.
+    """Return a model for each kind of picture: given, bundled or fitted; adapted if asked for.
 
     Args:
         request: of the user.
-        given: the model that was named, by its channels; or none.
+        given: the model that was named, by its number of channels; or none.
         pictures: to denoise.
-        minutes: of fitting or adapting for a preview, which is not the user's own budget; what was
-            fitted for so short a time is not compared with the model of the package.
+        minutes: to fit or adapt for a preview, instead of the user's budget; a model fitted for so
+            short a time is not compared with the bundled one.
     """
     from ..jobs.models import adapt_models, shipped_models, shipped_suits
     from ..jobs.survey import by_kind
@@ -168,7 +168,7 @@ def ready_models(
 
 
 def _why_own(kind: Kind, pictures: Sequence[Picture]) -> str:
-    """Return why pictures get a model of their own, though none was asked for; markup counts."""
+    """Return, with markup, why pictures get a model of their own that was not asked for."""
     from ..jobs.models import is_for_shipped
 
     own = f"{plain(pictures[0].path)} and the other {kind} pictures get a model of their own"
@@ -186,15 +186,16 @@ def _why_own(kind: Kind, pictures: Sequence[Picture]) -> str:
 
 
 def leaves_clean(request: Request, models: Models) -> list[AsymmetricMaskDenoiser]:
-    """Return the models that leave clean pictures as they are: those of the package."""
+    """Return the models that leave clean pictures as they are: bundled ones, if not asked for."""
     usual = request.model is None and request.adapt is None
     return [one for one in models.values() if usual and one.preset == "student"]
 
 
 def fit(request: Request, groups: Groups, minutes: float, *, only: bool) -> Models:
-    """Return a denoiser for each kind of picture, fitted on them; stop where Ctrl-C stopped it.
+    """Return a denoiser for each kind of picture, fitted on them; stop if Ctrl-C was pressed.
 
-    Kinds of which no picture can be trained on are told, and left out; but for the `only` one.
+    Kinds none of whose pictures can be trained on are reported and left out; if there is `only` one
+    kind, that is an error.
     """
     from ..errors import DataError
     from ..jobs.models import fit_models
@@ -228,7 +229,7 @@ def fit(request: Request, groups: Groups, minutes: float, *, only: bool) -> Mode
 def better_models(
     request: Request, fitted: Models, groups: Groups
 ) -> dict[Kind, AsymmetricMaskDenoiser]:
-    """Return each fitted model, or the one of the package where that does better; tell which."""
+    """Return each fitted model, or the bundled one where that does better; print which."""
     from ..jobs.models import FITTED, prefer_shipped
 
     chosen = {}
@@ -249,7 +250,7 @@ def better_models(
 
 
 def _keep(request: Request, models: Models) -> None:
-    """Save the models where the user asked for it."""
+    """Save the models if the user asked for it."""
     if request.save_model is None:
         return
     kinds = {denoiser: kind for kind, denoiser in models.items()}

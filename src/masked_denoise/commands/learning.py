@@ -1,4 +1,4 @@
-"""What commands that learn from noisy pictures share: those of one kind, clean pairs, the end."""
+"""What commands that train share: pictures of one kind, clean pairs, the end of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def pictures_alike(
     terminal: Terminal, files: Sequence[Path]
 ) -> tuple[list[Picture], list[Failure]]:
-    """Return the pictures that can be read, all of one number of channels, and those that cannot.
+    """Return the pictures that can be read, all with as many channels, and those that cannot.
 
     Raises:
         DataError: there is none, or they differ in channels.
@@ -47,11 +47,11 @@ def pictures_alike(
 def validation_pairs(
     terminal: Terminal, noisy: Path | None, clean: Path | None, channels: int
 ) -> CleanPairs | None:
-    """Return the pairs of pictures that measure the run, None for none.
+    """Return the pairs of pictures for validation, None if there are none.
 
     Raises:
         DataError: there is no pair.
-        SizeError: the two of a pair differ, or have another number of channels.
+        SizeError: the two pictures of a pair differ, or have another number of channels.
     """
     if noisy is None and clean is None:
         return None
@@ -66,7 +66,7 @@ def validation_pairs(
 
 
 def _read_pairs(pairs: Sequence[Pair], channels: int) -> Iterator[tuple[Any, Any]]:
-    """Yield the pictures of each pair; SizeError where they are not alike."""
+    """Yield the pictures of each pair; raise SizeError where their shapes differ."""
     from ..errors import SizeError
     from ..images import read_image
 
@@ -84,7 +84,7 @@ def _read_pairs(pairs: Sequence[Pair], channels: int) -> Iterator[tuple[Any, Any
 def finish_run(
     terminal: Terminal, output: Path, record: dict[str, Any], failures: Sequence[Failure]
 ) -> None:
-    """Print where the model is and how the run ended; leave with the code that belongs to it."""
+    """Print where the model is and how the run ended; exit with the code that belongs to it."""
     best = record.get("best")
     score = f", best score {number(best['score'], 2)} dB at step {best['step']}" if best else ""
     speed = record.get("steps_per_second")

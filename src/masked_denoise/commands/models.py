@@ -1,4 +1,4 @@
-"""`masked-denoise models`: the models that have a name, and where they can be had from."""
+"""`masked-denoise models`: the models that have a name, and where to get them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def models(
 
 
 def _shipped_facts(model: Any) -> dict[str, Any]:
-    """Return what is known of a model that came with the package, as plain values."""
+    """Return what is known of a bundled model, as plain values."""
     from ..backbones.cost import count_parameters
 
     return {

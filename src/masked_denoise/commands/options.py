@@ -1,4 +1,4 @@
-"""Options that several commands share, and the devices they can name."""
+"""Options that several commands share, and the devices they may name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FITTING, OUTPUT, DENOISING, VALIDATION = "Fitting", "Output", "Denoising", "Vali
 
 
 def setting(text: str, **more: Any) -> Any:
-    """Return an option of training, shown with the others of its kind."""
+    """Return an option for training, which help shows in a panel of its own."""
     return typer.Option(help=text, rich_help_panel=FITTING, **more)
 
 
@@ -100,20 +100,20 @@ ValidationClean = Annotated[
 
 
 def paragraphs(text: str) -> str:
-    """Return a text with every paragraph in one line, for the width of the terminal to break."""
+    """Return a text with each paragraph in one line, for the terminal to wrap."""
     return "\n\n".join(" ".join(part.split("\n")) for part in text.split("\n\n"))
 
 
 def examples(*lines: str) -> str:
-    """Return the end of a command's help that shows how it is typed."""
+    """Return the examples at the end of a command's help."""
     return "\n\n".join(["[bold]Examples[/bold]", *(f"[cyan]{line}[/cyan]" for line in lines)])
 
 
 def choose_device(name: str | None) -> str:
-    """Return a device that is there: the one named, else the best.
+    """Return an available device: the one named, else the best.
 
     Raises:
-        SettingError: it is no device, or not there.
+        SettingError: it is not a device, or not available.
     """
     import torch
 
@@ -132,7 +132,7 @@ def choose_device(name: str | None) -> str:
 
 
 def check_precision(name: str) -> str:
-    """Return the precision; raise SettingError where there is none of that name."""
+    """Return the precision; raise SettingError if there is none of that name."""
     import torch
 
     from ..calls import cast_of
@@ -149,7 +149,7 @@ def existing(overwrite: bool, skip: bool = False) -> str:
 
 
 def check_new_file(path: Path | None, option: str, overwrite: bool) -> None:
-    """Raise unless a file can be written there, and none is there or it may be replaced."""
+    """Raise unless a file can be written there, which is new or may be replaced."""
     if path is None:
         return
     from ..errors import ImageWriteError, SettingError
@@ -163,7 +163,7 @@ def check_new_file(path: Path | None, option: str, overwrite: bool) -> None:
 
 
 def check_new_folder(path: Path, option: str, overwrite: bool, hint: str = "--overwrite") -> None:
-    """Raise unless a folder can be filled there that is new or empty, or may be replaced."""
+    """Raise unless a folder can be filled there, which is new or empty, or may be replaced."""
     from ..errors import SettingError
     from ..jobs.plan import check_writable
 
@@ -173,7 +173,7 @@ def check_new_folder(path: Path, option: str, overwrite: bool, hint: str = "--ov
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write plain values as JSON, whole or not at all; infinite numbers are not allowed in it."""
+    """Write plain values as JSON, whole or not at all; they must be finite."""
     from ..jobs.plan import write_text
 
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""What `denoise` tells when its work is done: counts, scores beside clean pictures, the report."""
+"""What `denoise` prints at the end: counts, scores against clean pictures, the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .job import Given
 
     Partners = Mapping[Path, Path]  # clean picture by source
-    Ranges = Mapping[Path, ValueRange | None]  # of values, by source and result
+    Ranges = Mapping[Path, ValueRange | None]  # of float values, by source and by result
 
 
 def tell_work(terminal: Terminal, summary: Summary, failed: int) -> None:
@@ -44,12 +44,13 @@ def tell_work(terminal: Terminal, summary: Summary, failed: int) -> None:
 def float_ranges(
     tasks: Sequence[Task], takes: Mapping[Path, AsymmetricMaskDenoiser], given: Given
 ) -> Ranges:
-    """Return the range of float values that the model of each picture was made for.
+    """Return the range of float values that each picture's model was made for.
 
     Args:
-        tasks: their sources and targets are told.
-        takes: the model of each source; where there is none, another's range is taken.
-        given: the model that was named, by its channels; or none.
+        tasks: sources and targets to return the range for.
+        takes: the model of each source; for sources without one, the range of another model is
+            used.
+        given: the model that was named, by its number of channels; or none.
     """
     from ..values import CountRange
 
@@ -65,7 +66,7 @@ def float_ranges(
 def tell_scores(
     terminal: Terminal, results: Sequence[Task], partners: Partners, ranges: Ranges
 ) -> None:
-    """Print mean PSNR and SSIM before and after, where clean pictures are known."""
+    """Print mean PSNR and SSIM before and after, of pictures that have a clean one."""
     from ..evaluate import CONVENTION, evaluate_pairs
     from ..images.pairs import Pair
 
@@ -91,7 +92,7 @@ def tell_scores(
 def write_page(
     path: Path, results: Sequence[Task], partners: Partners, ranges: Ranges, summary: Summary
 ) -> None:
-    """Write the page."""
+    """Write the report."""
     from ..images import read_image
     from ..report.page import ReportEntry, write_report
     from ..values import range_in_use

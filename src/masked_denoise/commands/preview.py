@@ -15,7 +15,7 @@ PREVIEW_MINUTES = 0.25
 
 
 def show_preview(request: Request, plan: Plan) -> bool:
-    """Write the picture and tell the time; return whether a file could not be used."""
+    """Write the preview and print the time; return whether a file could not be used."""
     from ..errors import SettingError
     from ..jobs.preview import expected_seconds, make_preview
     from ..jobs.survey import by_kind
@@ -33,7 +33,7 @@ def show_preview(request: Request, plan: Plan) -> bool:
         raise SettingError(f"the preview would replace the input {target}; choose another folder")
     minutes = {one: training_minutes(request, one, pictures) for one, pictures in groups.items()}
     short = min(minutes[kind], PREVIEW_MINUTES)
-    if request.adapt is not None:  # a model is adapted once, to all pictures of as many channels
+    if request.adapt is not None:  # one model is adapted to all pictures with as many channels
         fitting = 60 * request.adapt * len({one.channels for one in groups})
     else:
         fitting = 60 * sum(minutes.values())

@@ -1,4 +1,4 @@
-"""`masked-denoise rank`: which model is best for given noisy pictures, without clean ones."""
+"""`masked-denoise rank`: which model is best for noisy pictures, without clean ones."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def rank(
 
 
 def _warn_of_favour(terminal: Terminal, models: Mapping[str, AsymmetricMaskDenoiser]) -> None:
-    """Warn where a model learnt from noise simulated on pictures, as the test is made."""
+    """Warn of models trained on simulated noise, such as the test is made with."""
     taught = [name for name, model in models.items() if "learn_noise" in model.fit_record]
     if taught and len(models) > 1:
         terminal.warn(

@@ -1,4 +1,4 @@
-"""What the commands print: results on standard output, progress and trouble on standard error."""
+"""What the commands print: results on standard output, progress and errors on standard error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-_LISTED = 10  # names in a warning; of more the number is told
+_LISTED = 10  # most names in a warning; of more, the number is given
 
 
 def plain(value: object) -> str:
-    """Return a text, a path or an error as it is printed: no markup in it, nothing unprintable."""
+    """Return a text, a path or an error for printing: markup escaped, nothing unprintable."""
     return escape(str(value).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 def counted(items: Sized, what: str) -> str:
-    """Return how many there are, in words.
+    """Return the number of items in words.
 
     >>> counted([1], "picture"), counted([], "picture")
     ('1 picture', '0 pictures')
@@ -54,7 +54,7 @@ def number(value: float | None, digits: int) -> str:
 
 
 class Terminal:
-    """Prints for one command; quiet, only warnings and errors."""
+    """Prints for one command; if quiet, only warnings and errors."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -67,12 +67,12 @@ class Terminal:
         return self.out.width
 
     def say(self, text: str = "") -> None:
-        """Print a line of a result; markup counts."""
+        """Print a line of a result, with markup."""
         if not self.quiet:
             self.out.print(text)
 
     def note(self, text: str) -> None:
-        """Print a line about what is going on; markup counts."""
+        """Print a line on the progress of the work, with markup."""
         if not self.quiet:
             self.err.print(text)
 
@@ -86,16 +86,16 @@ class Terminal:
         self.err.print(f"[yellow]warning:[/yellow] {plain(text)}")
 
     def error(self, text: object) -> None:
-        """Print what went wrong."""
+        """Print an error."""
         self.err.print(f"[bold red]error:[/bold red] {plain(text)}")
 
     def failed(self, failures: Iterable[object]) -> None:
-        """Print every file that could not be used, with the reason."""
+        """Print every file that could not be used, and the reason."""
         for failure in failures:
             self.err.print(f"[red]failed:[/red] {plain(failure)}")
 
     def warn_files(self, files: Iterable[Path], what: str) -> None:
-        """Print a warning that names files, the first ones where they are many."""
+        """Print a warning that names files, or the first of them if they are many."""
         named = list(files)
         if named:
             more = f" and {len(named) - _LISTED} more" if len(named) > _LISTED else ""
@@ -103,7 +103,7 @@ class Terminal:
 
     @contextmanager
     def track(self, what: str, total: int) -> Iterator[Callable[[object], None]]:
-        """Show a bar while files are worked on; what is yielded is called after each."""
+        """Show a bar while files are worked on; yield what to call after each."""
         if self.quiet or not self.err.is_terminal or total < 2:
             yield lambda done: None
             return

@@ -109,10 +109,10 @@ def train(
 
 
 def _too_small(pictures: Sequence[Picture], smallest: int) -> list[Failure]:
-    """Return the pictures that have no room for the stride.
+    """Return the pictures that are too small for the stride.
 
     Raises:
-        SizeError: that is all of them.
+        SizeError: all of them are.
     """
     from ..errors import SizeError
     from ..jobs.survey import Failure

@@ -1,1 +1,1 @@
-"""Jobs on many files: what they hold, where results go, models fitted on them, denoising, demo."""
+"""Jobs on many files: survey them, plan where results go, fit models, denoise, preview, demo."""

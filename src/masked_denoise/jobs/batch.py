@@ -1,4 +1,4 @@
-"""Many files at once: read, denoised and written.
+"""Read, denoise and write many files.
 
 A file that cannot be used becomes a `Failure` with the reason, and the others are done.
 """
@@ -21,7 +21,7 @@ from .survey import Failure
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
-_NO_MEMORY = ("out of memory", "not enough memory", "allocate memory")  # as PyTorch tells it
+_NO_MEMORY = ("out of memory", "not enough memory", "allocate memory")  # as PyTorch words it
 _FULL = [getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS")]  # for all files
 
 
@@ -31,7 +31,7 @@ class Done:
 
     Attributes:
         task: the file.
-        seconds: that it took with reading and writing.
+        seconds: time taken, including reading and writing.
         clean: whether it had hardly any noise, and was left as it was.
     """
 
@@ -42,7 +42,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a job."""
+    """The files that were denoised, and those that failed."""
 
     done: tuple[Done, ...]
     failures: tuple[Failure, ...]
@@ -53,7 +53,7 @@ def fits_format(
 ) -> Callable[[Path, ImageFile], None]:
     """Return a check for `survey`: can the format of a result hold what is in its source?
 
-    It raises SettingError where not, for example for 16 bits or alpha as JPEG, and ImageWriteError
+    It raises SettingError if not, for example for 16 bits or alpha as JPEG, and ImageWriteError
     where a library fails on it.
     """
     from ..images import encode
@@ -66,7 +66,7 @@ def fits_format(
             encode(replace(image, pixels=corner, alpha=alpha), kind, quality)
         except (MaskedDenoiseError, MemoryError):
             raise
-        except Exception as error:  # a damaged profile, or what else a library cannot write
+        except Exception as error:  # a damaged profile, or anything else a library cannot write
             raise ImageWriteError(
                 f"it cannot be written as {kind}: {error or type(error)}"
             ) from error
@@ -87,27 +87,27 @@ def denoise_files(
     quality: int = 95,
     on_file: Callable[[Done | Failure], None] | None = None,
 ) -> Summary:
-    """Return what became of each file: read, denoised and written in the form that it came in.
+    """Read, denoise and write each file in the form that it came in; return the outcome.
 
-    The next file is read and the last one written while the network works; no more than these
-    three pictures are held. A file that cannot be used is a failure and the next one is done,
-    except where the disk is full or cannot be written: then the rest are failures, too. Results are
-    written whole or not at all; what has been denoised when Ctrl-C comes is still written.
+    While the network works on one picture, the next is read and the last one written; never more
+    than these three are held. A file that cannot be used is a failure, and the next one is done. If
+    the disk is full or cannot be written, the rest are failures, too. Results are written whole or
+    not at all; on Ctrl-C, what is already denoised is still written.
 
     Args:
         tasks: what to denoise.
         models: the denoiser of each source.
-        leave_clean: those that leave pictures with hardly any noise as they are: models of the
-            package.
+        leave_clean: the denoisers that leave pictures with hardly any noise as they are: models of
+            the package.
         passes, seed, strength, nan, precision: as for `AsymmetricMaskDenoiser.denoise`.
-        quality: of JPEG, where that is written.
-        on_file: called after every file, in their order, in the thread of the caller.
+        quality: of results that are JPEG.
+        on_file: called after every file, in order, in the caller's thread.
     """
     from ..pretrained.cleanness import was_clean
 
     done: list[Done] = []
     failures: list[Failure] = []
-    trouble: list[str] = []  # with the disk; the first is told
+    trouble: list[str] = []  # with the disk; the first one is reported
 
     def read(task: Task) -> _Held:
         start = time.perf_counter()
@@ -153,7 +153,7 @@ def denoise_files(
 
 @dataclass(frozen=True)
 class _Held:
-    """A picture on its way, the seconds spent on it, and whether it had hardly any noise."""
+    """A picture in progress, the seconds spent on it, and whether it had hardly any noise."""
 
     image: ImageFile
     seconds: float
@@ -161,7 +161,7 @@ class _Held:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a file failed; re-raise what is not about the file but an error in the program."""
+    """Return why a file failed; re-raise errors in the program, which are not about the file."""
     if isinstance(error, MaskedDenoiseError):
         return str(error)
     if isinstance(error, MemoryError) or any(told in str(error).lower() for told in _NO_MEMORY):
@@ -170,13 +170,13 @@ def _reason(error: Exception) -> str:
 
 
 def _check_disk(trouble: Sequence[str]) -> None:
-    """Raise ImageWriteError where the disk was found to be of no use."""
+    """Raise ImageWriteError if the disk could not be written before."""
     if trouble:
         raise ImageWriteError(f"not tried, since {trouble[0]}")
 
 
 def _disk_trouble(error: ImageWriteError) -> list[str]:
-    """Return the reason, where no other file could be written either."""
+    """Return the reason if no other file could be written either."""
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.errno in _FULL:
         return [f"the folder cannot be written any more ({cause.strerror or cause})"]

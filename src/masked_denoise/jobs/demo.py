@@ -1,4 +1,4 @@
-"""The shipped samples denoised by the shipped model, or one fitted on them, with pictures."""
+"""Denoise the sample pictures with the bundled model, or with one fitted on them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SampleResult:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo wrote: a result a sample, a picture of them all, and a page."""
+    """What the demo wrote: a result per sample, a picture of them all, and a page."""
 
     samples: tuple[SampleResult, ...]
     picture: Path
@@ -50,15 +50,15 @@ def run_demo(
     progress: bool = True,
     tell: Callable[[str], None] = lambda text: None,
 ) -> DemoResult:
-    """Return what was written into a folder; files that an earlier demo left there are replaced.
+    """Denoise the samples into a folder; replace the files of an earlier demo there.
 
     Args:
         folder: for <sample>_denoised.png, before_after.png and report.html.
-        minutes: of training on the samples; without them the model of the package is taken.
-        steps: of training, instead of minutes.
+        minutes: to train on the samples; with neither this nor `steps`, the bundled model is used.
+        steps: to train, instead of minutes.
         seed: of the run.
-        device: where to train and to denoise; None for the best there is, but the CPU for the
-            model of the package.
+        device: for training and denoising; None for the best available, but the CPU for the bundled
+            model.
         progress: show a bar.
         tell: called with a line of text at each stage.
 

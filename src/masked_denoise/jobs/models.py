@@ -1,4 +1,4 @@
-"""Which model denoises which pictures: that of the package, one fitted on them, or the better."""
+"""Which model denoises which pictures: the bundled one, one fitted on them, or the better."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 Models = Mapping[Kind, "AsymmetricMaskDenoiser"]
 
-FITTED = "fitted"  # name of a fitted model beside that of the package
+FITTED = "fitted"  # name of a fitted model beside the bundled one
 COMPARED = 2.0  # millions of pixels on which the two are compared
-_LOOKS, _LOOK_PIXELS = 8, 1 << 22  # pictures and pixels whose noise is looked at
+_LOOKS, _LOOK_PIXELS = 8, 1 << 22  # pictures to measure the noise in, and pixels in all
 _MUCH = 2 / 255  # standard deviation of noise, where white is 1
 
 
 def new_denoiser(
     backbone: str, *, channels: int, preset: str | None = None, seed: int = 0, **settings: object
 ) -> AsymmetricMaskDenoiser:
-    """Return a denoiser whose first weights are decided by the seed, whatever was drawn before."""
+    """Return a denoiser whose initial weights depend on the seed alone."""
     import torch
 
     from ..denoiser import AsymmetricMaskDenoiser
@@ -54,18 +54,18 @@ def fit_models(
     """Return a denoiser fitted on the pictures themselves, one for each kind.
 
     Args:
-        pictures: from `survey`; those too small to be trained on are left out, and so are those
-            with NaN, unless there are no others: then means of pixels around are put there.
+        pictures: from `survey`; those too small to train on are left out. So are those with NaN,
+            unless there are no others: then NaN is filled with the mean of the pixels around.
         backbone: name of the network.
         preset: name of a recipe.
         minutes: budget of each; 2 where neither it nor `steps` is given.
         steps: budget in steps.
         seed: of the weights, the masks and the crops.
-        device: where to train, for example "cuda"; None for the best there is.
+        device: where to train, for example "cuda"; None for the best available.
         progress: show a bar.
         on_group: called as on_group(kind, number of pictures) before each.
-        on_unusable: called with the pictures of a kind of which none can be trained on, and why;
-            the kind then gets no model.
+        on_unusable: called with the pictures of a kind none of which can be trained on, and the
+            reason; the kind then gets no model.
 
     Raises:
         DataError: no picture of a kind can be trained on, and `on_unusable` is None.
@@ -99,7 +99,7 @@ def fit_models(
 
 
 def _repaired(path: Path) -> NDArray[Any] | None:
-    """Return the pixels in a file, with means of those around where there is NaN; None of all."""
+    """Return a file's pixels, each NaN filled with the mean around it; None if all are NaN."""
     import torch
 
     from ..ops import fill_hidden
@@ -114,20 +114,20 @@ def _repaired(path: Path) -> NDArray[Any] | None:
 
 
 def is_for_shipped(kind: Kind) -> bool:
-    """Return whether the model that comes with the package is made for pictures of a kind.
+    """Return whether the bundled model is made for pictures of this kind.
 
-    These are grey and colour pictures of integers that use their scale. What values floats have, it
-    cannot know; and dim ones look black to it.
+    It is for grey and colour pictures of integers that use their scale. It cannot know what the
+    values of floats mean, and dim pictures look black to it.
     """
     return kind.channels in (1, 3) and kind.values == "integers"
 
 
 def shipped_suits(kind: Kind, pictures: Sequence[Picture]) -> bool:
-    """Return whether to take the model that comes with the package where no other is asked for.
+    """Return whether to use the bundled model where no other is asked for.
 
-    It knows the noise of cameras, which is alike in neighbouring pixels. Where grey pictures have
-    much noise that is independent, a network of their own serves them better. Colour ones it does
-    not: two minutes of it are hardly better on average.
+    It knows the noise of cameras, which is correlated between neighbouring pixels. Where grey
+    pictures have much independent noise, a network of their own does better. For colour ones it
+    does not: after two minutes it is hardly better on average.
     """
     if not is_for_shipped(kind):
         return False
@@ -136,7 +136,7 @@ def shipped_suits(kind: Kind, pictures: Sequence[Picture]) -> bool:
 
 @functools.lru_cache(maxsize=8)
 def has_much_independent_noise(pictures: tuple[Picture, ...]) -> bool:
-    """Return whether some of the pictures, of one kind, have much noise that is independent."""
+    """Return whether pictures of one kind, by a look at some, have much independent noise."""
     from ..noise import measure_noise
 
     some = evenly_spaced(pictures, _LOOKS)
@@ -152,10 +152,10 @@ def has_much_independent_noise(pictures: tuple[Picture, ...]) -> bool:
 def prefer_shipped(
     fitted: AsymmetricMaskDenoiser, kind: Kind, pictures: Sequence[Picture], *, seed: int = 0
 ) -> tuple[AsymmetricMaskDenoiser, dict[str, float]]:
-    """Return the better of a fitted denoiser and the one of the package, and PSNR of both by name.
+    """Return the better of a fitted denoiser and the bundled one, and the PSNR of both by name.
 
     They are compared on simulated camera noise of the level of the pictures (`rank_models`). Where
-    that cannot tell, as the package's is not made for the kind or the other was fitted for
+    that says nothing, because the bundled one is not made for the kind or the other was fitted for
     independent noise, the fitted one is returned, without numbers.
 
     Args:
@@ -182,7 +182,7 @@ def prefer_shipped(
 def shipped_models(
     kinds: Iterable[Kind], device: str | None = None
 ) -> dict[Kind, AsymmetricMaskDenoiser]:
-    """Return the model that comes with the package, for each of the kinds that it is made for.
+    """Return the bundled model for each of the kinds that it is made for.
 
     Args:
         kinds: of pictures.
@@ -206,18 +206,18 @@ def adapt_models(
     device: str | None = None,
     progress: bool = True,
 ) -> None:
-    """Adapt each student to the pictures that it is for, in place.
+    """Adapt each student in place to the pictures that it is for.
 
     Args:
-        models: students by kind; one may be there for several.
-        pictures: from `survey`; those one pixel wide, or with NaN, are left out.
-        minutes: budget of training of each.
+        models: students by kind; one student may serve several kinds.
+        pictures: from `survey`; those one pixel wide or high, or with NaN, are left out.
+        minutes: training budget of each student.
         seed: of the run.
-        device: where to train; None for the best there is.
+        device: where to train; None for the best available.
         progress: show a bar.
 
     Raises:
-        DataError: no picture of a kind can be used.
+        DataError: no picture for a student can be used.
         Whatever `AsymmetricMaskDenoiser.adapt` raises.
     """
     groups: dict[AsymmetricMaskDenoiser, list[Picture]] = {}
@@ -236,6 +236,6 @@ def adapt_models(
 
 
 def by_source(pictures: Sequence[Picture], models: Models) -> dict[Path, AsymmetricMaskDenoiser]:
-    """Return the denoiser of each picture, by its path; pictures of other kinds are left out."""
+    """Return the denoiser of each picture by its path; kinds without a model are left out."""
     groups = by_kind(pictures).items()
     return {one.path: models[kind] for kind, group in groups if kind in models for one in group}

@@ -1,4 +1,4 @@
-"""Three stages for each of many things, at the same time: one read, one worked on, one written."""
+"""Three stages at the same time: one item is read, one worked on, one written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 Result = TypeVar("Result")
 
-IN_FLIGHT = 3  # items between the beginning of their reading and the end of their writing
+IN_FLIGHT = 3  # items from the start of their reading to the end of their writing
 
 
 def overlap(
@@ -23,20 +23,20 @@ def overlap(
     write: Callable[[Item, Output], Result],
     report: Callable[[Item, Callable[[], Result]], None],
 ) -> None:
-    """Take every item through `read`, `work` and `write`, which run at the same time.
+    """Take every item through `read`, `work` and `write`, with the three stages in parallel.
 
     `work` and `report` are called in this thread, `read` and `write` in one thread each. At most
-    `IN_FLIGHT` items are held: the next one is read, and the last one written, while one is worked
-    on. What was worked on is written and reported whatever happens afterwards, Ctrl-C included.
+    `IN_FLIGHT` items are held: while one is worked on, the next is read and the last one written.
+    What has been worked on is written and reported whatever happens afterwards, Ctrl-C included.
 
     Args:
         items: each is taken when its reading begins.
-        read: what `work` gets.
-        work: what `write` gets.
-        write: what the outcome returns.
-        report: called with every item, in their order, and its outcome: a function that returns
-            what `write` did, or raises what any of the three raised. What `report` raises itself
-            ends the run.
+        read: called with an item; returns the input of `work`.
+        work: called with an item and its input; returns what to write.
+        write: called with an item and what to write; returns the result.
+        report: called with every item, in order, and its outcome: a function that returns what
+            `write` returned, or raises what any of the three raised. An error in `report` ends the
+            run.
 
     >>> overlap("ab", str.upper, lambda item, x: x * 2, lambda item, x: x + item,
     ...         lambda item, outcome: print(item, outcome()))
@@ -56,7 +56,7 @@ def overlap(
     def worked(item: Item, coming: Future[Input]) -> Future[Result]:
         try:
             return writer.submit(write, item, work(item, coming.result()))
-        except Exception as error:  # the outcome of this item, raised where it is asked for
+        except Exception as error:  # this item's outcome, raised when it is asked for
             failed: Future[Result] = Future()
             failed.set_exception(error)
             return failed

@@ -1,4 +1,4 @@
-"""Where results go: which file is denoised into which, and whether that can be written at all."""
+"""Where results go: which file is denoised into which, and whether it can be written at all."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The place of the file below the folder that was given."""
+        """The path of the file below the folder that was given."""
         return self.source.relative_to(self.root).as_posix()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do, and what is left alone because its result is there already."""
+    """The files to denoise, and those skipped because their results exist."""
 
     tasks: tuple[Task, ...]
     skipped: tuple[Task, ...] = ()
@@ -45,17 +45,17 @@ def make_plan(
     """Return which files are denoised into which; no file is written and no folder made.
 
     Args:
-        inputs: files and folders; folders are searched through, and their sub-folders are kept.
-            Results of an earlier run in `output` are no inputs where it lies inside of them.
-        output: a folder; for one input file also the file to write, with its suffix.
+        inputs: files and folders; folders are searched recursively, and their sub-folders kept. If
+            `output` lies inside one of them, results of an earlier run in it are no inputs.
+        output: a folder; for one input file also the file to write, with its extension.
         suffix: added to the names of the results.
         format: "png", "jpeg", "tiff" or "npy"; by default that of the input, PNG for JPEG.
         existing: what to do where a result exists: "error", "overwrite", or "skip".
 
     Raises:
         ImageReadError, DataError: a path does not exist, or there are no images.
-        SettingError: results exist, or would replace an input or one another, or an argument is
-            out of range.
+        SettingError: results exist, or would replace an input or one another, or an argument is out
+            of range.
         ImageWriteError: the results cannot be written there.
         UnknownNameError: `format` is not known.
     """
@@ -76,7 +76,7 @@ def make_plan(
             )
         _check_folder_name(output, len(found))
         found = _without_results(found, output)
-        if suffix and existing != "overwrite":  # which could replace a picture of the user's
+        if suffix and existing != "overwrite":  # which could replace a user's picture
             made = {
                 output_path(file, root, output, suffix=suffix, format=format).resolve()
                 for file, root in found
@@ -105,9 +105,9 @@ def make_plan(
 
 
 def check_writable(folder: str | Path) -> None:
-    """Raise ImageWriteError unless files can be made in a folder, which need not be there yet.
+    """Raise ImageWriteError unless files can be written in a folder, which need not exist yet.
 
-    Tries it with a file of 64 KB that is removed again.
+    Tries it with a file of 64 KB, which is removed again.
     """
     try:
         try_folder(folder)
@@ -121,7 +121,7 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all.
 
     Raises:
-        ImageWriteError: it cannot be written; an older file of that name is as it was.
+        ImageWriteError: it cannot be written; an older file of that name is kept.
     """
     path = Path(path)
     try:
@@ -137,7 +137,7 @@ def _names_a_file(output: Path) -> bool:
 
 
 def _check_folder_name(output: Path, count: int) -> None:
-    """Raise where one picture would go into a new folder that is named like a picture."""
+    """Raise if one picture would go into a new folder that is named like a picture."""
     if count == 1 and output.suffix.lower() in OTHER_SUFFIXES and not output.exists():
         raise SettingError(
             f"{output} looks like a file, and {output.suffix} cannot be written; end it in "
@@ -146,7 +146,7 @@ def _check_folder_name(output: Path, count: int) -> None:
 
 
 def _check_file(output: Path, suffix: str, format: str | None) -> None:
-    """Raise for settings that contradict an output that is a file."""
+    """Raise for settings that contradict an output file."""
     if suffix:
         raise SettingError(
             f"a suffix ({suffix}) and a file to write ({output}) contradict each other; give one"
@@ -159,7 +159,7 @@ def _check_file(output: Path, suffix: str, format: str | None) -> None:
 
 
 def _check_apart(tasks: Sequence[Task], inputs: Sequence[str | Path], output: Path) -> None:
-    """Raise where results would lie among the pictures of a folder, and pass for some of them."""
+    """Raise if results would go among the pictures of a folder, and pass for some of them."""
     named = {Path(one) for one in inputs}
     for task in tasks:
         beside = task.target.parent.resolve() == task.source.parent.resolve()
@@ -171,7 +171,7 @@ def _check_apart(tasks: Sequence[Task], inputs: Sequence[str | Path], output: Pa
 
 
 def _without_results(found: list[tuple[Path, Path]], output: Path) -> list[tuple[Path, Path]]:
-    """Return what was found, without results of an earlier run in a folder inside of the inputs."""
+    """Return the found files, without results of an earlier run inside the input folders."""
     place = output.resolve()
     kept = [
         (file, root)

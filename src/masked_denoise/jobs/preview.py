@@ -1,4 +1,4 @@
-"""A look at the result before the whole job: one telling crop, and how long all of it will take."""
+"""A look at the result before the whole job: one telling crop, and how long the job will take."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 SIDE = 256  # of the crop, in pixels
-_OVERLAP = 1.25  # work for each pixel of a picture that is denoised in tiles
-_BLOCK = 8  # local brightness is the mean of blocks of this side, in which noise averages out
+_OVERLAP = 1.25  # work per pixel of a picture denoised in tiles, relative to others
+_BLOCK = 8  # side of the blocks whose mean is local brightness: noise averages out
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What was written, which part of which picture it shows, and what was found.
+    """What was written, which part of which picture it shows, and the speed.
 
     Attributes:
         path: the file that was written.
-        picture: the one that a crop was taken of.
+        picture: the file that the crop is from.
         top, left, height, width: of the crop, in pixels.
-        seconds_per_pixel: that reading, denoising and encoding take.
+        seconds_per_pixel: for reading, denoising and encoding.
         clean: whether the crop had hardly any noise, and is shown as it came.
     """
 
@@ -61,16 +61,16 @@ def make_preview(
     precision: str = "auto",
     result_suffix: str = ".png",
 ) -> Preview:
-    """Return where the crop with its denoised version beside it was written, and the speed.
+    """Write a crop beside its denoised version; return where it is, and the speed.
 
     Args:
         source: the picture to take a crop of.
-        target: a .png file to write; one that is there is replaced.
-        denoiser: of the picture's number of channels.
+        target: the .png file to write; an existing one is replaced.
+        denoiser: for the picture's number of channels.
         side: of the crop, in pixels.
         leave_clean: show a crop with hardly any noise as it came; for models of the package.
         passes, seed, strength, nan, precision: as for `AsymmetricMaskDenoiser.denoise`.
-        result_suffix: of the files of the job, whose encoding is timed, too.
+        result_suffix: extension of the files of the job, whose encoding is timed, too.
 
     Raises:
         ImageReadError, ImageWriteError: a file cannot be read or written.
@@ -90,7 +90,7 @@ def make_preview(
         )
         return result
 
-    denoise(noisy)  # the first time is slower than the others
+    denoise(noisy)  # the first call is slower than later ones
     start = time.perf_counter()
     clean = denoise(noisy)
     alpha = image.alpha if image.alpha is None else image.alpha[:height, :width]
@@ -109,9 +109,10 @@ def make_preview(
 
 
 def telling_crop(pixels: Array, side: int = SIDE) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width) of the part that shows most of what a picture has.
+    """Return (top, left, height, width) of the crop that shows most of what a picture has.
 
-    It is the one whose local brightness varies most: dark and bright areas, flat ones and edges.
+    It is the one whose local brightness varies most, with dark and bright areas, flat ones and
+    edges.
 
     >>> picture = np.zeros((64, 96), np.uint8)
     >>> picture[16:32, 64:80] = 200
@@ -139,7 +140,7 @@ def telling_crop(pixels: Array, side: int = SIDE) -> tuple[int, int, int, int]:
 
 
 def expected_seconds(pictures: Sequence[Picture], seconds_per_pixel: float) -> float:
-    """Return how long all pictures will take; large ones, whose tiles overlap, a bit more."""
+    """Return how long all pictures will take; more for large ones, whose tiles overlap."""
     from ..inference import HALO, TILE
 
     large = [max(one.height, one.width) > TILE + HALO for one in pictures]
@@ -150,7 +151,7 @@ def expected_seconds(pictures: Sequence[Picture], seconds_per_pixel: float) -> f
 
 
 def _span(pixels: Array) -> tuple[float, float] | None:
-    """Return the range of float pixels, None for others or where there is none."""
+    """Return the range of float pixels; None for other types, or where there is no range."""
     if pixels.dtype.kind != "f":
         return None
     finite = pixels[np.isfinite(pixels)]

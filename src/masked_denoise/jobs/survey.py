@@ -1,6 +1,6 @@
-"""What image files hold, found out before the work on them begins: form, size, and what is wrong.
+"""What image files hold, found out before work on them begins: form, size, and what is wrong.
 
-A file that cannot be used becomes a `Failure` with the reason; the others are not held up by it.
+A file that cannot be used becomes a `Failure` with the reason, and the others are surveyed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ..values import BEYOND_UNIT_SCALE, DIM, FAINT, channels_of
 
 
 class Kind(NamedTuple):
-    """What pictures have in common that one model takes: channels, and how their values are meant.
+    """What pictures for one model have in common: channels, and what their values mean.
 
     Integers fill the scale of their type; `dim` ones, of more than 8 bits, leave its upper part
-    empty, as 12 bits stored in 16 do; floats lie between 0 and 1, or are `counts` or `faint`, on a
-    scale that only the pictures tell.
+    empty, as 12 bits stored in 16 do. Floats are between 0 and 1, or are `counts` or `faint`, whose
+    scale only the pictures tell.
     """
 
     channels: int
     values: Literal["integers", "dim", "floats", "counts", "faint"] = "integers"
 
     def __str__(self) -> str:
-        """Return what such pictures are called.
+        """Return the name of such pictures in messages.
 
         >>> [str(Kind(1)), str(Kind(2, "floats")), str(Kind(3, "dim")), str(Kind(1, "counts"))]
         ['grey', '2-channel float', 'dim colour', 'grey count']
@@ -46,8 +46,8 @@ class Kind(NamedTuple):
 class Picture:
     """A file that can be used: (H, W) or (H, W, C) pixels of type `dtype`, alpha not counted.
 
-    `finite` is False where pixels are NaN or infinite and that was allowed; `brightest` is the
-    highest value over that of the type, of floats the highest.
+    `finite` is False if there are NaN or infinite pixels, where that is allowed. `brightest` is the
+    highest value, as a share of the largest integer of the type; of floats as it is.
     """
 
     path: Path
@@ -88,16 +88,16 @@ def survey(
     check: Check | None = None,
     on_file: Callable[[Path], None] | None = None,
 ) -> tuple[list[Picture], list[Failure]]:
-    """Return what the files hold, and which cannot be used; every file is read once, none is kept.
+    """Return the files that can be used, and the failures; each file is read once, none is kept.
 
     Args:
         files: image files of any kind that `read_image` takes.
-        channels: the numbers that models take; others are failures. None takes any.
-        smallest: the shortest side that can be worked on, in pixels.
+        channels: numbers of channels that models take; others are failures. None takes any.
+        smallest: the shortest side that can be used, in pixels.
         nan: "error" makes files with NaN or infinite pixels failures, "mask" lets them pass.
-        check: called with every file's path and contents; what it raises of this library's errors
-            makes the file a failure.
-        on_file: called with every path when it has been looked at.
+        check: called with every file's path and contents; if it raises one of this library's
+            errors, the file is a failure.
+        on_file: called with every path once it has been looked at.
 
     Raises:
         SettingError: `nan` is neither of the two.
@@ -123,11 +123,11 @@ def survey(
 
 
 def by_kind(pictures: Sequence[Picture]) -> dict[Kind, list[Picture]]:
-    """Return the pictures by their kind, the fewest channels first.
+    """Return the pictures by their kind, those with the fewest channels first.
 
-    Those of 16 bits are dim where all of as many channels are: one dark picture among others is
-    just dark, unless it is nearly black (`FAINT`). Floats are counts where they go far beyond 1,
-    and faint where they use next to nothing of the scale from 0 to 1.
+    16-bit pictures are dim if all with as many channels are: one dark picture among others is just
+    dark, unless it is nearly black (`FAINT`). Floats are counts if they go far beyond 1, and faint
+    if they use next to nothing of the scale from 0 to 1.
     """
     brightest: dict[int, float] = {}
     for one in pictures:

@@ -1,1 +1,1 @@
-"""Models with a name, models on the Hub, and the cards that describe them."""
+"""Models with a name, models on the Hub, and model cards."""

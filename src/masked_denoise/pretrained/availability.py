@@ -1,4 +1,4 @@
-"""Where a named model can be had from."""
+"""Where to get a named model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ class Availability(NamedTuple):
     """Where a named model is.
 
     Attributes:
-        cached: it was downloaded, and can be loaded without a connection.
-        hub: "yes" or "no", "not checked", or why no answer came.
+        cached: whether it was downloaded, and loads without a connection.
+        hub: "yes" or "no", "not checked", or why there was no answer.
     """
 
     cached: bool
     hub: str
 
     def words(self) -> str:
-        """Return it for people.
+        """Return a description in words.
 
-        Of all models the authors publish a file that `masked-denoise convert` reads.
+        Every model can be converted from a file that its authors published (`masked-denoise
+        convert`).
 
         >>> Availability(True, "not checked").words()
         'cached, to convert'

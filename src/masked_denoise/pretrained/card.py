@@ -1,4 +1,4 @@
-"""The model card: README.md of a model folder, made of what config.json says."""
+"""The model card: README.md of a model folder, generated from config.json."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 README, PICTURE = "README.md", "before_after.png"
 _MARK = re.compile(r"\n<!-- written by masked-denoise, SHA-256 ([0-9a-f]{64}) -->\n*\Z")
 _FURTHER = "The weights were trained further after that, on pictures that are not named here."
-_LARGEST_SIDE = 512  # pixels of the picture that is shown
+_LARGEST_SIDE = 512  # in pixels, of the picture that is shown
 _LICENSES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
     "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "unknown",
@@ -35,10 +35,10 @@ def tell(
     training_data: str | None = None,
     metrics: dict[str, Any] | None = None,
 ) -> None:
-    """Keep what is told about the weights in `denoiser.card`; None leaves what is there.
+    """Store licence, training data and metrics in `denoiser.card`; None leaves what is there.
 
     Raises:
-        WeightsError: something is of another kind.
+        WeightsError: a value has the wrong type.
     """
     for key, text in {"license": license, "training_data": training_data}.items():
         if text is not None and not isinstance(text, str):
@@ -57,7 +57,8 @@ def tell(
 def after_training(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
     """Return what still holds of `denoiser.card` once its weights are trained further.
 
-    Numbers were those of the old weights. The licence stays: what comes of them falls under it.
+    The metrics were those of the old weights. The licence stays: it covers weights derived from
+    them.
     """
     card = {key: value for key, value in denoiser.card.items() if key != "metrics"}
     told = card.get("training_data")
@@ -74,16 +75,16 @@ def write_card(
     repository: str | None = None,
     before_after: Any = None,
 ) -> bool:
-    """Write README.md beside a model, and the picture that it shows; return whether it was written.
+    """Write README.md and its picture beside a model; return whether README.md was written.
 
-    A card ends with a line that holds the digest of what stands above it. A README.md that has no
-    such line, or whose text is another now, was written or edited by hand, and stays as it is.
+    A card ends with a line that holds the digest of the text above it. A README.md without such a
+    line, or with another text, was written or edited by hand, and is kept.
 
     Args:
-        denoiser: that the folder holds.
+        denoiser: the model in the folder.
         folder: with config.json.
-        repository: owner/name, for the example of use; None where it is not known.
-        before_after: a noisy picture, array or tensor; None shows none.
+        repository: owner/name, for the usage example; None if not known.
+        before_after: a noisy picture, array or tensor, to make the picture from; None makes none.
 
     Raises:
         CheckpointError: a file cannot be written.
@@ -109,7 +110,7 @@ def write_card(
 
 
 def is_generated(text: str) -> bool:
-    """Return whether a README.md is, letter for letter, one that this library wrote.
+    """Return whether a README.md is unchanged since this library wrote it.
 
     >>> is_generated("# Mine")
     False
@@ -125,7 +126,7 @@ def model_card(
     """Return the text of a model card, front matter first.
 
     Args:
-        config: as `config.json` holds it.
+        config: the content of `config.json`.
         repository: owner/name on the Hub.
         picture: whether there is a before_after.png beside it.
     """
@@ -156,7 +157,7 @@ def model_card(
 
 
 def before_after_png(denoiser: AsymmetricMaskDenoiser, picture: Any) -> bytes:
-    """Return a PNG of a noisy picture beside the denoised one, its middle where it is large.
+    """Return a PNG of a noisy picture beside the denoised one; of a large one, the middle.
 
     Args:
         picture: array (H, W) or (H, W, C), or tensor (C, H, W).
@@ -203,7 +204,7 @@ def _front_matter(config: dict[str, Any], repository: str | None) -> Any:
 
 
 def _results(metrics: dict[str, Any]) -> list[Any]:
-    """Return the numbers of each data set as the Hub lists them."""
+    """Return the numbers of each data set in the Hub's format."""
     from huggingface_hub import EvalResult
 
     return [

@@ -1,7 +1,7 @@
-"""Whether a picture had hardly any noise, so that it should stay as it is.
+"""Whether a picture had hardly any noise, and should stay as it is.
 
-Noise is everywhere in a picture, texture seldom is: what a model takes off is therefore looked at
-where it takes off little.
+Noise is everywhere in a picture, texture seldom is. So the measure is what a model removes in the
+areas where it removes little.
 """
 
 from __future__ import annotations
@@ -18,33 +18,35 @@ from ..robust import differs
 from ..values import to_batch
 
 CLEAN = 0.4 / 255
-"""Level below which a picture is clean; to round to 8 bits adds 0.29. Of 40 noisy photographs one
-has 0.44 and the others 0.6 or more, of the means of many shots of the same scenes 7 have less."""
-_BLOCK = 16  # side of the squares in which the level is taken
-_ROWS = 32  # of squares in a picture, about, at most
-_CLIPPED = 0.2  # share of black and white pixels with which a square tells nothing
-_CALM = 0.25  # share of the squares that are calmer than the one that counts
+"""Noise level below which a picture is clean; rounding to 8 bits alone gives 0.29. Of 40 noisy
+photographs, one has 0.44 and the others 0.6 or more; of the means of many shots of the same
+scenes, 7 have less."""
+_BLOCK = 16  # side of the squares in which the level is measured
+_ROWS = 32  # of squares in a picture, at most, approximately
+_CLIPPED = 0.2  # share of black and white pixels from which a square is ignored
+_CALM = 0.25  # quantile of the squares' levels that is compared
 _DRAWN = {0.75: 0.65, 0.98: 0.8}
-"""In so large a share of the squares with any edge, less of the pixels of a drawing differ from a
-neighbour. Of text on ten screens 0.40 to 0.56 and 0.58 to 0.71 do; of photographs 0.98 and more,
-and 1; of such that are compressed to quality 40 as JPEG 0.80 and more in three of four."""
+"""Limits for drawings. Of each square with any edge, take the share of pixels that differ from a
+neighbour; the keys are quantiles of it over the squares, and in a drawing both are below the
+values. For text on ten screens they are 0.40 to 0.56 and 0.58 to 0.71; for photographs 0.98 or
+more, and 1; for three of four photographs compressed to JPEG quality 40 they are 0.80 or more."""
 
 
 def was_clean(pixels: NDArray[Any], denoised: NDArray[Any], *, strength: float = 1.0) -> bool:
     """Return whether a picture had hardly any noise.
 
-    That is where hardly anything was taken off its calm areas, where all pixels are equal, and
-    where it is a drawing, or text: many pixels around its edges equal their neighbours.
+    That is so if hardly anything was removed from its calm areas, if all pixels are equal, or if it
+    is a drawing or text: many pixels around its edges equal their neighbours.
 
     Args:
         pixels: (H, W) or (H, W, C) of integers, C of 1 or 3.
-        denoised: the same, as a model of the package made it.
-        strength: that it was made with.
+        denoised: the same picture as denoised by a model of the package.
+        strength: that it was denoised with.
     """
     noisy = _squares(pixels)
     busy = _busy(noisy)
     busy = busy[busy > 0]
-    if not len(busy):  # the squares are some of the pixels
+    if not len(busy):  # the squares do not cover all pixels
         return not bool(differs(to_batch(pixels)[0]).any())
     if all(float(busy.quantile(share)) < most for share, most in _DRAWN.items()):
         return True
@@ -53,7 +55,7 @@ def was_clean(pixels: NDArray[Any], denoised: NDArray[Any], *, strength: float =
 
 
 def _squares(pixels: NDArray[Any]) -> Tensor:
-    """Return squares (N, C, 16, 16) of a picture on the 0..1 scale, evenly spread; N may be 0."""
+    """Return evenly spread squares (N, C, 16, 16) of a picture on the 0..1 scale; N may be 0."""
     image = to_batch(pixels)[0][0]
     if min(image.shape[1:]) < _BLOCK:
         return image.new_empty(0, len(image), _BLOCK, _BLOCK)
@@ -63,15 +65,15 @@ def _squares(pixels: NDArray[Any]) -> Tensor:
 
 
 def _busy(squares: Tensor) -> Tensor:
-    """Return the share of the pixels of each square that differ from a neighbour: (N,)."""
+    """Return the share of each square's pixels that differ from a neighbour: (N,)."""
     return differs(squares).float().mean((1, 2, 3))
 
 
 def _deviations(noisy: Tensor, clean: Tensor) -> list[float]:
-    """Return the standard deviation of what luma lost in each square that tells any.
+    """Return the standard deviation of what luma lost, in each square that counts.
 
     Args:
-        noisy, clean: of `_squares`.
+        noisy, clean: from `_squares`.
     """
     if not len(noisy):
         return []

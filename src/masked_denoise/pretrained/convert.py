@@ -1,4 +1,4 @@
-"""From the trainer checkpoints that the paper's authors published to model folders."""
+"""Convert the trainer checkpoints that the paper's authors published to model folders."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class PublishedCheckpoint:
 
     @property
     def published(self) -> PretrainedModel | None:
-        """Return the named model that the file is, None where that cannot be said.
+        """Return the named model that the file is, None if that is not certain.
 
-        The network must be of the published size, and the name of the file must hold the score
-        that the published file has in its name: others may have trained the same network.
+        The network must be of the published size, and the file's name must contain the score in the
+        name of the published file: others may have trained the same network.
         """
         model = self.network.published
         return model if model and f"{model.file_psnr:.2f}" in self.path.name else None
@@ -58,20 +58,20 @@ class PublishedCheckpoint:
 def convert_checkpoint(
     path: str | Path, folder: str | Path, *, license: str | None = None, overwrite: bool = False
 ) -> Path:
-    """Write the model of a published trainer checkpoint into a folder, and return the folder.
+    """Convert a published trainer checkpoint to a model folder, and return the folder.
 
     The file is read without running code in it. Which of the published networks it holds, and of
-    what size, is told from the names and shapes in it. The model denoises by the recipe of the
-    paper (`preset="amsnet"`). Name and sha256 of the file are stored with it.
+    what size, is inferred from the names and shapes in it. The model denoises by the recipe of the
+    paper (`preset="amsnet"`). Name and SHA-256 of the file are stored with it.
 
     Args:
         path: the checkpoint.
-        folder: a new one, or an empty one.
+        folder: a new or empty one.
         license: of the weights; default what is known of the published file, else "unknown".
         overwrite: replace the model that is in the folder.
 
     Raises:
-        WeightsError: the file is no checkpoint of a published network, is damaged, or would run
+        WeightsError: the file is not a checkpoint of a published network, is damaged, or would run
             code.
         SettingError: the folder is not empty.
         CheckpointError: the folder cannot be written; nothing is left behind.
@@ -82,8 +82,8 @@ def convert_checkpoint(
 def read_checkpoint(path: str | Path) -> PublishedCheckpoint:
     """Return what a published trainer checkpoint holds, every name of it accounted for.
 
-    Of the trainer, only the weights are kept. Branches beside the first are left out where they
-    are copies of it, as one network serves all; where they differ, that is an error.
+    Of the trainer's state, only the weights are kept. Branches after the first are left out if they
+    are copies of it, as one network serves all; if they differ, that is an error.
 
     Raises:
         WeightsError: see `convert_checkpoint`.
@@ -147,7 +147,7 @@ def write_converted(
 ) -> Path:
     """Write the model of a checkpoint into a folder, and return the folder.
 
-    All is written beside the folder first and moved when it is whole.
+    It is first written beside the folder, and moved once it is complete.
 
     Raises:
         SettingError, CheckpointError: see `convert_checkpoint`.
@@ -176,7 +176,7 @@ def write_converted(
 
 
 def _move(staged: Path, folder: Path) -> None:
-    """Put the files of one folder into another: at once where that is new, else one by one."""
+    """Move the files of a folder into another: at once if that is new, else one by one."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     if not folder.exists():
@@ -191,7 +191,7 @@ def _move(staged: Path, folder: Path) -> None:
 
 
 def _origin(checkpoint: PublishedCheckpoint) -> dict[str, Any]:
-    """Return where the weights come from, as it is stored with them."""
+    """Return the origin of the weights, as it is stored with them."""
     model = checkpoint.published
     origin: dict[str, Any] = {"file": checkpoint.path.name, "sha256": checkpoint.sha256}
     if model is not None:
@@ -200,7 +200,7 @@ def _origin(checkpoint: PublishedCheckpoint) -> dict[str, Any]:
 
 
 def _digest(file: BinaryIO) -> tuple[int, str]:
-    """Return size and sha256 of an open file, which is then at its beginning again."""
+    """Return size and SHA-256 of an open file, and rewind it."""
     digest, size = hashlib.sha256(), 0
     while block := file.read(1 << 20):
         digest.update(block)
@@ -210,7 +210,7 @@ def _digest(file: BinaryIO) -> tuple[int, str]:
 
 
 def _load(file: BinaryIO, path: Path) -> Any:
-    """Return what is in the file, its tensors on the CPU.
+    """Return the content of the file, with tensors on the CPU.
 
     Raises:
         WeightsError: it cannot be read, or not without running code.
@@ -230,7 +230,7 @@ def _load(file: BinaryIO, path: Path) -> Any:
 
 
 def _check_tensors(state: Mapping[Any, Any], path: Path) -> None:
-    """Raise unless all are plain tensors of floats under names."""
+    """Raise unless all values are named, dense float tensors on the CPU."""
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise WeightsError(
@@ -246,7 +246,7 @@ def _check_tensors(state: Mapping[Any, Any], path: Path) -> None:
 
 
 def _check_values(weights: Mapping[str, Tensor], size: int, path: Path) -> None:
-    """Raise where there are more values than the file has room for, or some are not numbers."""
+    """Raise if there are more values than the file has room for, or some are not finite."""
     needed = sum(value.numel() * value.element_size() for value in weights.values())
     if needed > size:
         raise WeightsError(
@@ -262,7 +262,7 @@ def _copies(state: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Pa
     """Return in words which branches are copies of the first.
 
     Raises:
-        WeightsError: one is not, or there is something that belongs to no branch.
+        WeightsError: a branch is not, or a name belongs to no branch.
     """
     branches: dict[int, dict[str, Tensor]] = {}
     left = []

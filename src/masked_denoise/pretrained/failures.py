@@ -1,4 +1,4 @@
-"""What went wrong between here and the Hub, in words: what came, and what to type."""
+"""Errors of the Hub in words: what happened, and what to type."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Request(NamedTuple):
         place: repository and revision.
         file: in the repository.
         token: as given.
-        writes: whether it was to change the repository.
-        offline: whether no connection was wanted.
+        writes: whether the request was to change the repository.
+        offline: whether no connection was to be made.
     """
 
     place: ModelSource
@@ -31,7 +31,7 @@ class Request(NamedTuple):
 
 @contextmanager
 def explained(request: Request) -> Iterator[None]:
-    """Turn what `huggingface_hub` raises within into a WeightsError that says what to do."""
+    """Turn errors of `huggingface_hub` in the block into a WeightsError that says what to do."""
     try:
         yield
     except WeightsError:
@@ -41,10 +41,10 @@ def explained(request: Request) -> Iterator[None]:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """Return what the client raises on purpose, and what its web client does.
+    """Return the exceptions of the client, and those of its web client.
 
-    The latter was changed from version to version: its base class is one of those that the error
-    for a bad answer derives from.
+    The web client has changed between versions. Its base exception is among the bases of the
+    client's error for a bad response.
     """
     from huggingface_hub import errors
 
@@ -119,7 +119,7 @@ def explain(error: Exception, request: Request) -> str:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Return the error and what it came from."""
+    """Return the error and those that caused it."""
     chain: list[BaseException] = []
     one: BaseException | None = error
     while one is not None and one not in chain:
@@ -179,7 +179,7 @@ def _near_revision(request: Request) -> str:
 
 
 def _other_folders(request: Request) -> str:
-    """Return where in the repository models are, as the end of a message."""
+    """Return which folders of the repository hold models, as the end of a message."""
 
     def look() -> list[str]:
         from huggingface_hub import HfApi
@@ -201,7 +201,7 @@ def _other_folders(request: Request) -> str:
 
 
 def _asked(look: Callable[[], list[str]]) -> list[str]:
-    """Return what the Hub answers; nothing where it does not: the message has its reason."""
+    """Return the Hub's answer, or nothing if that fails: the message has a reason already."""
     try:
         return look()
     except _client_errors():

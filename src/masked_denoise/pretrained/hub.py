@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: fetched into the cache, checked, and pushed."""
+"""Models on the Hugging Face Hub: downloaded into the cache and checked, or pushed."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def fetch(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path:
-    """Return the folder in the cache that holds a model of the Hub, downloaded where it is not.
+    """Return the folder in the cache that holds a model of the Hub, downloaded if it is not there.
 
-    Both files are of one commit. What was downloaded is compared with its SHA-256 digests, those
-    of config.json, of the Hub and of the table of named models, and does not stay in the cache
-    where it differs. What is in the cache costs one request for the commit that a branch is at,
-    and none where the revision is a commit.
+    Both files are of one commit. Downloaded weights are checked against their SHA-256 digests in
+    config.json, on the Hub and in the table of named models, and removed from the cache if they
+    differ. For a model in the cache there is one request, for the current commit of a branch, and
+    none if the revision is a commit.
 
     Raises:
-        WeightsError: the model cannot be found or fetched, or came damaged.
+        WeightsError: the model cannot be found or downloaded, or is damaged.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -69,7 +69,7 @@ def push(
     create_pr: bool = False,
     before_after: Any = None,
 ) -> str:
-    """Save a denoiser into a repository, made where it is missing, and return the commit's URL.
+    """Save a denoiser into a repository, created if it is missing, and return the commit's URL.
 
     Raises:
         WeightsError: a setting cannot be stored, or the Hub refused.
@@ -100,7 +100,7 @@ def push_folder(
     commit_message: str = "Upload a denoiser",
     create_pr: bool = False,
 ) -> str:
-    """Upload a model folder into a repository that exists, and return the commit's URL.
+    """Upload a model folder into an existing repository, and return the commit's URL.
 
     Raises:
         WeightsError: the Hub refused; the message says why.
@@ -136,7 +136,7 @@ def _create(place: ModelSource, private: bool | None, token: str | bool | None) 
 
 
 def _card_there(place: ModelSource, token: str | bool | None) -> bytes | None:
-    """Return the README.md of a repository, None where there is none."""
+    """Return the README.md of a repository, None if there is none."""
     from huggingface_hub import errors, hf_hub_download
 
     from .card import README
@@ -179,13 +179,13 @@ def _path(place: ModelSource, file: str) -> str:
 
 
 def _commit_of(path: Path, place: ModelSource) -> str | None:
-    """Return the commit that a file in the cache is of: .../snapshots/COMMIT/[subfolder/]file."""
+    """Return the commit that a cached file is from: .../snapshots/COMMIT/[subfolder/]file."""
     commit = path.parents[_path(place, path.name).count("/")].name
     return commit if re.fullmatch("[0-9a-f]{40}", commit) else None
 
 
 def _digest_of_hub(path: Path) -> str | None:
-    """Return the digest under which the Hub keeps a large file: the name of its blob."""
+    """Return the SHA-256 by which the Hub stores a large file: the name of its blob."""
     name = path.resolve().name
     return name if re.fullmatch("[0-9a-f]{64}", name) else None
 
@@ -203,7 +203,7 @@ def _check(weights: Path, digests: set[str | None], place: ModelSource) -> None:
 
 
 def _forget(path: Path) -> None:
-    """Take a file out of the cache: its name in the snapshot, and what that points to."""
+    """Remove a file from the cache: its name in the snapshot, and the blob that it points to."""
     blob = path.resolve()
     try:
         path.unlink(missing_ok=True)

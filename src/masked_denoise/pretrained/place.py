@@ -1,4 +1,4 @@
-"""What a string given to `from_pretrained` means: a folder, a named model, or a repository."""
+"""What the argument of `from_pretrained` means: a folder, a named model, or a repository."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class ModelSource:
     """Where a model is.
 
     Attributes:
-        folder: on this machine, or a training checkpoint; None where it is on the Hub.
+        folder: on this machine, or a training checkpoint; None if it is on the Hub.
         repository: owner/name on the Hub.
         revision: branch, tag or commit there; None for the main branch.
         subfolder: of the repository; a local one is part of `folder`.
-        model: the named model that this is, where it is one.
-        sha256: what the digest of the weights must be, where that is known beforehand.
+        model: the named model that this is, if it is one.
+        sha256: of the weights, if known beforehand.
     """
 
     folder: Path | None = None
@@ -53,14 +53,14 @@ def find_place(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> ModelSource:
-    """Return what a name, repository, folder or file means; no connection is made.
+    """Return where a model is, by its name, repository, folder or file; no connection is made.
 
-    In this order: the prefixes "local-dir:" and "hf-hub:" say it; a name of the table of
-    pretrained models; what exists on disk; "owner/name" on the Hub.
+    In this order: the prefixes "local-dir:" and "hf-hub:"; a name of the table of pretrained
+    models; what exists on disk; "owner/name" on the Hub.
 
     Raises:
         SettingError: the arguments contradict each other, or could mean two things.
-        WeightsError: nothing can be meant.
+        WeightsError: the source means nothing.
 
     >>> place = find_place("hf-hub:me/mine@v1")
     >>> place.repository, place.revision
@@ -102,7 +102,7 @@ def pretrained_models() -> Mapping[str, PretrainedModel]:
 
 
 def check_subfolder(subfolder: str | None) -> None:
-    """Raise SettingError where a subfolder could lead out of the folder it is in."""
+    """Raise SettingError if a subfolder could lead out of the folder it is in."""
     if subfolder is None:
         return
     parts = subfolder.split("/") if isinstance(subfolder, str) else [""]
@@ -114,13 +114,13 @@ def check_subfolder(subfolder: str | None) -> None:
 
 
 def check_target(device: str | torch.device | None, dtype: torch.dtype | None) -> None:
-    """Raise SettingError where a network cannot go to a device, or cannot have a dtype."""
+    """Raise SettingError if a network cannot go to a device, or cannot have a dtype."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise SettingError(f"dtype is {dtype!r}; a floating one, as torch.bfloat16, is needed")
     if device is not None:
         try:
             torch.empty(0, device=device)
-        except Exception as error:  # which one it is depends on the device
+        except Exception as error:  # its type depends on the device
             raise SettingError(
                 f"device {str(device)!r} cannot be used: {first_line(error)}"
             ) from error
@@ -160,7 +160,7 @@ def _named(
 
 
 def _shipped(source: str, revision: str | None, subfolder: str | None, exists: bool) -> ModelSource:
-    """Return where a model is that came with the package."""
+    """Return where a model of the package is."""
     name, wanted = _split(source, revision)
     if exists:
         raise SettingError(
@@ -175,7 +175,7 @@ def _shipped(source: str, revision: str | None, subfolder: str | None, exists: b
 
 
 def _split(text: str, revision: str | None) -> tuple[str, str | None]:
-    """Return the name and the revision, which stands behind an @ or is given beside it."""
+    """Return the name and the revision, which follows an @ or is given separately."""
     name, at, behind = text.partition("@")
     if at and revision is not None:
         raise SettingError(
@@ -190,7 +190,7 @@ def _split(text: str, revision: str | None) -> tuple[str, str | None]:
 
 
 def _unknown(source: str, name: str) -> str:
-    """Return what to tell about a string that means nothing."""
+    """Return the message for a string that means nothing."""
     web = re.match(r"https?://[^/]+/([^/]+/[^/?#]+)", source)
     if web:
         return f"{source!a} is a web address; write '{HUB}{web[1]}'"

@@ -1,4 +1,4 @@
-"""The networks of published trainer checkpoints, recognised by the names and shapes in them."""
+"""Recognise the networks in published trainer checkpoints by the names and shapes in them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..errors import MaskedDenoiseError, WeightsError
 from .table import PRETRAINED, PretrainedModel
 
 BRANCH = "net.dn.branches.{}."
-"""What stands before the names of a branch's network in a trainer checkpoint."""
+"""Prefix of the names of a branch's network in a trainer checkpoint."""
 
 Shapes = Mapping[str, tuple[int, ...]]
-_LISTED = 6  # names in a message; of more the number is told
+_LISTED = 6  # most names in a message, beside their number
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What the names and shapes of a network's weights tell.
+    """A network that was recognised by the names and shapes of its weights.
 
     Attributes:
         backbone: name of the network.
         channels: C of the pictures.
         arguments: of the network.
-        unread: names that the published file holds and the network never reads.
+        unread: names in the published file that the network never reads.
     """
 
     backbone: str
@@ -38,7 +38,7 @@ class Recognised:
 
     @property
     def published(self) -> PretrainedModel | None:
-        """Return the named model that is this very network, None where its size is another."""
+        """Return the named model that is this very network, None if none has its size."""
         for model in PRETRAINED.values():
             same = model.backbone == self.backbone and dict(model.arguments) == self.arguments
             if same and self.channels == 3:
@@ -47,15 +47,15 @@ class Recognised:
 
 
 def recognise(shapes: Shapes, where: object = "the checkpoint") -> Recognised:
-    """Return the network that weights of these names and shapes belong to, every one accounted for.
+    """Return the network that weights of these names and shapes belong to, all accounted for.
 
     Args:
-        shapes: name to shape, names as in the network itself (without the trainer's prefix).
-        where: what the error calls them.
+        shapes: shape by name, without the trainer's prefix.
+        where: what error messages call them.
 
     Raises:
-        WeightsError: they are those of no published network, or of one with names missing, left
-            over, or of another shape.
+        WeightsError: they belong to no published network, or names are missing, left over, or of
+            another shape.
 
     >>> from ..backbones import create_backbone
     >>> weights = create_backbone("unet", width=4).state_dict()
@@ -86,7 +86,7 @@ def recognise(shapes: Shapes, where: object = "the checkpoint") -> Recognised:
 
 
 def name_some(names: Any) -> str:
-    """Return the first of some names, and how many there are.
+    """Return how many names there are, and the first of them.
 
     >>> name_some({"b": 1, "a": 2}), name_some([])
     ('2 names (a, b)', 'nothing')
@@ -99,7 +99,7 @@ def name_some(names: Any) -> str:
 
 
 def _compare(expected: Shapes, found: Shapes, backbone: str, where: object) -> None:
-    """Raise unless both hold the same names and shapes."""
+    """Raise unless both have the same names and shapes."""
     told = []
     if missing := expected.keys() - found.keys():
         told.append(f"missing: {name_some(missing)}")
@@ -117,7 +117,7 @@ def _compare(expected: Shapes, found: Shapes, backbone: str, where: object) -> N
 
 
 def _count(shapes: Shapes, beginning: str) -> int:
-    """Return how many members a list of modules has: `beginning`.0, `beginning`.1, and so on."""
+    """Return the number of modules in a list: `beginning`.0, `beginning`.1, and so on."""
     found = (re.match(rf"{re.escape(beginning)}\.(\d+)\.", name) for name in shapes)
     return len({match[1] for match in found if match})
 
@@ -163,7 +163,7 @@ def _restormer(shapes: Shapes) -> tuple[int, dict[str, Any]]:
 
 
 def _expansion(widths: list[tuple[int, ...]]) -> float:
-    """Return the shortest number of which int(width · number) is the inner width at all levels."""
+    """Return the shortest number for which int(width · number) is the inner width at all levels."""
     low = max(inner / width for width, inner in widths)
     high = min((inner + 1) / width for width, inner in widths)
     for digits in range(1, 12):
@@ -174,7 +174,7 @@ def _expansion(widths: list[tuple[int, ...]]) -> float:
 
 
 def _unread(backbone: str, shapes: Shapes) -> frozenset[str]:
-    """Return the names that a published network holds and never reads."""
+    """Return the names in a published file that its network never reads."""
     if backbone != "deamnet":
         return frozenset()
     from ..backbones.deamnet import UNUSED
@@ -188,4 +188,4 @@ _NETWORKS: dict[str, tuple[str, Callable[[Shapes], tuple[int, dict[str, Any]]]]]
     "intro.weight": ("nafnet", _nafnet),
     "enc_conv0.weight": ("unet", _unet),
 }
-"""A name that only one network has, the network, and how its sizes are told."""
+"""By a name that only one network has: the network, and how its sizes are inferred."""

@@ -1,4 +1,4 @@
-"""Models that come with the package and load without a connection."""
+"""Models that are bundled with the package, and load without a connection."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 DEFAULT_MODEL = "camera-small"
-"""What `masked-denoise denoise` takes where no model is named."""
+"""The model that `masked-denoise denoise` uses where none is named."""
 
 
 @dataclass(frozen=True)
 class ShippedModel:
-    """A model that is part of the package.
+    """A model that is bundled with the package.
 
     Attributes:
-        name: what `from_pretrained` takes.
+        name: for `from_pretrained`.
         backbone: name of its network.
         license: of the weights, as the Hub spells it.
-        training_data: what they were trained on.
-        note: what it is for.
+        training_data: what the weights were trained on.
+        note: what pictures it is for.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ShippedModel:
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """The folder that it is in."""
         return Path(__file__).parent / "models" / self.name
 
 
@@ -57,27 +57,27 @@ _MODELS = (
 )
 
 SHIPPED: Mapping[str, ShippedModel] = MappingProxyType({model.name: model for model in _MODELS})
-"""The models that come with the package, by name."""
+"""The models that are bundled with the package, by name."""
 
 
 def load_shipped(name: str = DEFAULT_MODEL) -> AsymmetricMaskDenoiser:
-    """Return a model that comes with the package, for three channels."""
+    """Return a model that is bundled with the package, for three channels."""
     from ..checkpoint import load_model
 
     return load_model(SHIPPED[name].folder)
 
 
 def as_grey(model: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
-    """Return the model for grey pictures: what it makes of three equal channels, their mean.
+    """Return the model for grey pictures: the mean of its output for three equal channels.
 
-    It is exact, and no slower than a network for one channel: the first layer's weights are summed
-    over the colours, the last layer's averaged.
+    This is exact, and no slower than a network for one channel: the first layer's weights are
+    summed over the colours, the last layer's averaged.
 
     Args:
         model: a student of three channels, with the network "fast-student".
 
     Raises:
-        SettingError: it is another one.
+        SettingError: it has another network or number of channels.
 
     >>> import torch
     >>> from masked_denoise import AsymmetricMaskDenoiser
@@ -110,5 +110,5 @@ def as_grey(model: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
 
 
 def _by_colour(weight: Tensor, dim: int) -> Tensor:
-    """Return weights whose dimension of (3 colours x 4 phases) is taken apart, colours first."""
+    """Return weights whose dimension of (3 colours x 4 phases) is split in two, colours first."""
     return weight.reshape(*weight.shape[:dim], 3, 4, *weight.shape[dim + 1 :])

@@ -1,4 +1,4 @@
-"""The models that have a name: what they are, and where they are, each said once.
+"""The models that have a name: what they are, and where; each fact in one place.
 
 This module holds facts and loads nothing else.
 """
@@ -23,7 +23,7 @@ _RESTORMER = f"{_NOT_STATED}; the code that Restormer was first published with: 
 def owner() -> str:
     """Return the account on the Hub that holds the named models.
 
-    It is the environment variable `MASKED_DENOISE_HUB_OWNER`, or "masked-denoise".
+    It is the value of the environment variable `MASKED_DENOISE_HUB_OWNER`, or "masked-denoise".
     """
     return os.environ.get(OWNER_VARIABLE) or DEFAULT_OWNER
 
@@ -33,13 +33,13 @@ class PretrainedModel:
     """A model with a name.
 
     Attributes:
-        name: what `from_pretrained` takes.
+        name: for `from_pretrained`.
         backbone: name of its network.
         arguments: of the network.
         file: name of the trainer checkpoint that its authors published.
-        paper_psnr: dB on SIDD validation in the paper's Table 4.
-        paper_ssim: beside it in the table.
-        file_psnr: dB that the name of the published file says.
+        paper_psnr: on SIDD validation, in dB, from the paper's Table 4.
+        paper_ssim: from the same table.
+        file_psnr: in dB, from the name of the published file.
         license: of the weights, as the Hub spells it.
         license_note: what is known of the licence.
         source: where the original is published.
@@ -68,7 +68,7 @@ class PretrainedModel:
         return f"{owner()}/{self.name}"
 
     def published_numbers(self) -> dict[str, dict[str, float]]:
-        """Return the numbers as they were published, by data set; nobody measured them here."""
+        """Return the published numbers by data set; they were not measured here."""
         return {
             "SIDD validation": {
                 "PSNR in the paper's Table 4": self.paper_psnr,
@@ -79,7 +79,7 @@ class PretrainedModel:
 
     @property
     def folder(self) -> str:
-        """A folder to convert it into; not its name, which would then mean two things."""
+        """A folder to convert it into: not named like the model, which would be ambiguous."""
         return self.name.removesuffix("-sidd")
 
     def convert_command(self) -> str:
@@ -87,7 +87,7 @@ class PretrainedModel:
         return f"masked-denoise convert {self.file} -o {self.folder}"
 
     def missing_message(self) -> str:
-        """Return where the original is and what to type, for when the model cannot be loaded."""
+        """Return where the original is and what to type, if the model cannot be loaded."""
         upload = "" if self.revision else f"No upload to {self.repository} is known. "
         return (
             f"{upload}The original is {self.file}, which its authors link from the readme of "

@@ -1,4 +1,4 @@
-"""Crops of several pictures, noisy, denoised in several ways and clean, to look at side by side."""
+"""Crops of several pictures side by side: noisy, denoised in several ways, and clean."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ROWS, _CROP = 4, 160
 
 
 class CropSheet:
-    """Crops of some pictures, a row each: noisy, every method's result, and the clean one.
+    """Crops of some pictures, a row each: noisy, the result of every method, and clean.
 
     Args:
-        pictures: (noisy, clean) files, or (noisy, None); of more than four, four are taken.
+        pictures: files (noisy, clean) or (noisy, None); of more than four, four are taken.
     """
 
     def __init__(self, pictures: Sequence[tuple[Path, Path | None]]) -> None:
@@ -47,7 +47,7 @@ class CropSheet:
             row.append((f"{name}{_decibel(result, clean)}", result))
 
     def picture(self) -> NDArray[np.uint8] | None:
-        """Return all of it, uint8 (H, W, 3), clean crops at the right; None without a result."""
+        """Return the sheet, uint8 (H, W, 3), clean crops at the right; None without results."""
         if len(self.rows[0]) < 2:
             return None
         ends = [[] if clean is None else [("clean", clean)] for clean in self.clean]
@@ -56,7 +56,7 @@ class CropSheet:
 
 
 def busiest(pixels: Array, side: int) -> tuple[slice, slice]:
-    """Return the place of the square with the strongest coarse structure, as two slices.
+    """Return the square with the strongest coarse structure, as two slices.
 
     >>> picture = np.zeros((64, 64)); picture[40:56:8] = 1
     >>> busiest(picture, 32)
@@ -85,7 +85,7 @@ def _decibel(pixels: Array, clean: Array | None) -> str:
 
 
 def evenly_spaced(items: Sequence[Any], most: int) -> list[Any]:
-    """Return at most so many items, evenly spaced.
+    """Return at most `most` items, evenly spaced.
 
     >>> evenly_spaced("abcdefg", 3)
     ['a', 'd', 'g']

@@ -1,8 +1,8 @@
 """The HTML around the pictures of a report: heading, tables, style and script.
 
-Without script the two pictures of a comparison stand side by side; with it they lie on each other
-and a line between them follows pointer and arrow keys. The range input is not seen: it takes the
-keyboard and speaks to screen readers.
+Without JavaScript the two pictures of a comparison are side by side; with it they overlap, and a
+line between them follows pointer and arrow keys. The invisible range input receives the keyboard
+and serves screen readers.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ Number = str | float | tuple[float, float]
 
 @dataclass(frozen=True)
 class Row:
-    """What stays of an entry once its pictures are compressed."""
+    """What is kept of an entry once its pictures are compressed."""
 
     name: str
     numbers: Mapping[str, Number]
     section: str  # HTML; empty where no pictures are shown
-    measured: bool  # PSNR and SSIM were measured for the report
+    measured: bool  # whether PSNR and SSIM were measured for the report
 
 
 def _text(value: float) -> str:
-    """Return a number with about four digits, whole numbers as they are: 33.12, 0.9047, 1840."""
+    """Return a number with about four digits, large ones without decimals: 33.12, 0.9047, 1840."""
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
     if isinstance(value, int) or abs(value) >= 100:
@@ -47,7 +47,7 @@ def definitions(values: Mapping[str, Number], extra: str = "") -> str:
 
 
 def _table(rows: list[Row]) -> str:
-    """Return the table of all entries: a link each, pairs before and after, and their means."""
+    """Return the table of all entries: a link each, values before and after, and their means."""
     names = list(dict.fromkeys(k for r in rows for k, v in r.numbers.items() if type(v) is tuple))
     heads = "".join(f'<th colspan="2" scope="colgroup">{html.escape(n)}</th>' for n in names)
     subheads = '<th scope="col">before</th><th scope="col">after</th>' * len(names)

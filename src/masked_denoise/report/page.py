@@ -1,8 +1,9 @@
 """One self-contained HTML page that shows pictures before and after denoising.
 
-Every picture gets a slider between noisy and denoised, what was removed (amplified), and, where a
-clean picture is known, PSNR and SSIM before and after and what is still wrong. The page needs no
-network: pictures, style and script are inside, and its content security policy forbids the rest.
+Each picture has a slider between noisy and denoised, and shows what was removed (amplified). If a
+clean picture is known, it also has PSNR and SSIM before and after, and the remaining error. The
+page needs no network: pictures, style and script are inside, and its content security policy
+forbids the rest.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from .html import Number, Row, definitions, page
 
 Unit = NDArray[np.float32]  # (H, W) or (H, W, 3), black at 0, white at 1
 
-DETAIL = 480  # sides of the full-resolution detail that goes with a reduced picture
+DETAIL = 480  # side of the full-resolution detail beside a reduced picture
 JPEG_QUALITY = 92
 AMPLIFICATIONS = (32, 16, 8, 4, 2, 1)
 
 
 @dataclass(frozen=True)
 class ReportEntry:
-    """One picture of the report: arrays (H, W) or (H, W, C) in the scale they are stored in.
+    """One picture of the report: arrays (H, W) or (H, W, C) on the scale they are stored in.
 
-    Integers have white at the largest value of their type, floats at 1, unless `value_range` =
-    (black, white) says otherwise. Alpha (2 or 4 channels) is not shown; of more than 4 channels
-    the first three are. `numbers` are shown as they come: a text, a number, or a pair (before,
-    after). With `clean` and no pair among them, PSNR and SSIM are measured.
+    White is the largest value of an integer type and 1 for floats, unless `value_range` = (black,
+    white) says otherwise. Alpha (2 or 4 channels) is not shown; of more than 4 channels the first
+    three are. `numbers` are shown as they are: a text, a number, or a pair (before, after). With
+    `clean` and no pair among them, PSNR and SSIM are measured.
     """
 
     name: str
@@ -60,19 +61,19 @@ def write_report(
     """Write the page and return its path; an existing file is replaced, never left half-written.
 
     Args:
-        path: The .html file to write.
-        entries: The pictures; an iterator is read one by one, so that few are in memory.
-        title: Heading of the page.
-        facts: What else to say at the top, for example {"Model": "...", "Passes": "4"}.
-        max_side: Longer pictures are shown reduced to this many pixels, and the page says so.
-        max_pictures: Further entries appear in the table only, which bounds the file's size.
+        path: the .html file to write.
+        entries: the pictures; an iterator is read one by one, so that few are in memory.
+        title: heading of the page.
+        facts: more to show at the top, for example {"Model": "...", "Passes": "4"}.
+        max_side: longer pictures are shown reduced to this many pixels, and the page says so.
+        max_pictures: further entries are in the table only, which limits the file's size.
 
     Raises:
-        DataError: There are no entries.
-        SizeError: The pictures of an entry differ in size, or are no pictures.
-        PixelError: Pixels are neither integers nor floats.
-        SettingError: `max_side` or `max_pictures` or a `value_range` is unusable.
-        ImageWriteError: The file cannot be written.
+        DataError: there are no entries.
+        SizeError: the pictures of an entry differ in size, or are not pictures.
+        PixelError: pixels are neither integers nor floats.
+        SettingError: `max_side`, `max_pictures` or a `value_range` is unusable.
+        ImageWriteError: the file cannot be written.
 
     >>> import tempfile
     >>> noisy = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
@@ -96,7 +97,7 @@ def write_report(
 
 
 def _row(entry: ReportEntry, index: int, max_side: int, shown: bool) -> Row:
-    """Return the numbers of the entry and, where shown, its part of the page."""
+    """Return the numbers of the entry and, if shown, its section of the page."""
     given = {"noisy": entry.noisy, "denoised": entry.denoised, "clean": entry.clean}
     pictures = {
         kind: _unit(array, entry.value_range, f"{kind} picture of {entry.name}")
@@ -132,7 +133,7 @@ def _unit(array: NDArray[Any], value_range: tuple[float, float] | None, what: st
 
 
 def _measure(pictures: Mapping[str, Unit]) -> dict[str, Number]:
-    """Return PSNR and SSIM (before, after); nothing for pictures with NaN or infinite pixels."""
+    """Return PSNR and SSIM (before, after); a note instead for NaN or infinite pixels."""
     from ..metrics import psnr, ssim
 
     if not all(np.isfinite(picture).all() for picture in pictures.values()):
@@ -154,7 +155,7 @@ def _section(
     numbers: Mapping[str, Number],
     max_side: int,
 ) -> str:
-    """Return the part of the page that shows one entry."""
+    """Return the section of the page that shows one entry."""
     height, width = pictures["noisy"].shape[:2]
     kind = "grey" if pictures["noisy"].ndim == 2 else "colour"
     small = {key: _shrunk(picture, max_side) for key, picture in pictures.items()}
@@ -180,7 +181,7 @@ def _section(
 
 
 def _view(name: str, pictures: Mapping[str, Unit], note: str) -> str:
-    """Return the slider and the pictures below it, all of one part of an entry."""
+    """Return the slider and the pictures below it, for an entry or its detail."""
     noisy, denoised = pictures["noisy"], pictures["denoised"]
     removed = np.nan_to_num(noisy - denoised)
     spread = 3 * float(removed.std())
@@ -220,7 +221,7 @@ def _figure(alt: str, picture: Unit, caption: str) -> str:
 
 
 def _shrunk(picture: Unit, max_side: int) -> Unit:
-    """Return the picture with its longer side at most `max_side`, averaged, not sampled."""
+    """Return the picture with its longer side at most `max_side`, by averaging, not sampling."""
     from PIL import Image
 
     height, width = picture.shape[:2]
@@ -254,7 +255,7 @@ def _most_detailed(picture: Unit) -> tuple[int, int]:
 
 
 def _data_url(picture: Unit) -> str:
-    """Return the picture as the text of a JPEG without chroma subsampling."""
+    """Return the picture as a data URL of a JPEG without chroma subsampling."""
     from PIL import Image
 
     levels = np.rint(255 * np.clip(np.nan_to_num(picture), 0, 1)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Pictures beside each other with a label above each: what previews and demos leave to look at."""
+"""Pictures side by side with a label above each, for previews and demos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..values import scale_of
 
 Array = NDArray[Any]
 
-_GAP, _STRIP, _LETTERS = 12, 34, 18  # pixels: between pictures, of a label, of its letters
+_GAP, _STRIP, _LETTERS = 12, 34, 18  # in pixels: gap, height of a label, and of its letters
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 
@@ -24,15 +24,15 @@ def side_by_side(
     value_range: tuple[float, float] | None = None,
     magnify: int = 1,
 ) -> NDArray[np.uint8]:
-    """Return one picture, uint8 (H, W, 3), of rows of (label, pixels), left to right.
-
-    Args:
-        rows: pixels are arrays (H, W) or (H, W, C) of an integer or float type; of other numbers
-            of channels than three the first is shown in grey.
-        value_range: (black, white) of float pixels; (0, 1) where not given.
-        magnify: every pixel becomes a square of so many pixels.
+    """Return one picture, uint8 (H, W, 3), made of rows of (label, pixels), left to right.
 
     A column is as wide as its widest picture or label.
+
+    Args:
+        rows: pixels are arrays (H, W) or (H, W, C) of an integer or float type; if C is not 3, the
+            first channel is shown in grey.
+        value_range: (black, white) of float pixels; default (0, 1).
+        magnify: every pixel becomes a square with sides of so many pixels.
 
     Raises:
         DataError: there is no picture.
@@ -64,7 +64,7 @@ def side_by_side(
 
 
 def display(pixels: Array, value_range: tuple[float, float] | None = None) -> NDArray[np.uint8]:
-    """Return pixels as they are shown on a screen: uint8 (H, W, 3); NaN is black.
+    """Return pixels as shown on a screen: uint8 (H, W, 3); NaN is black.
 
     >>> display(np.array([[0, 65535]], np.uint16))[0, :, 0].tolist()
     [0, 255]
@@ -82,7 +82,7 @@ def display(pixels: Array, value_range: tuple[float, float] | None = None) -> ND
 
 
 def _row(row: Sequence[tuple[str, Array]], columns: Sequence[int], font: Any) -> NDArray[np.uint8]:
-    """Return one row, its pictures at the left of columns so wide, a gap around each of them."""
+    """Return one row: pictures at the left of columns of these widths, with gaps around them."""
     from PIL import Image, ImageDraw
 
     height = _STRIP + max(len(one) for _, one in row) + _GAP

@@ -1,1 +1,1 @@
-"""Training: batches out of any data, the loop on accelerate, checkpoints and scores."""
+"""Training: batches from any data, the loop on accelerate, checkpoints and scores."""

@@ -1,9 +1,9 @@
-"""Adaptation: a trained student learns from noisy images, with a masked network as second opinion.
+"""Adaptation: train a student further on noisy images, with a masked network as second opinion.
 
-The masked network has seen nothing but these pictures, and keeps their detail; the student has seen
-the noise of many cameras, and knows it where it is correlated. What the two have wrong differs;
-with a cosine threshold after it their mean is no better on photographs whose noise the student
-knows, so this is for others.
+The masked network has seen only these pictures, and keeps their detail; the student has seen the
+noise of many cameras, and recognises it where it is correlated. The two make different errors. With
+a cosine threshold after it, though, their mean is no better on photographs whose noise the student
+knows: adaptation is for others.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .student import blend_weights, check_student, split_settings
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
-GENTLE = {"optimizer": "auto", "learning_rate": 5e-4}  # the student has learnt already
-OBSERVATION = 0.15  # of the masked network's targets: no cosine threshold brings texture back
-SHARED = ("seed", "progress", "device")  # settings that count for both networks
+GENTLE = {"optimizer": "auto", "learning_rate": 5e-4}  # the student is already trained
+OBSERVATION = 0.15  # of the masked network: no cosine threshold restores texture in its targets
+SHARED = ("seed", "progress", "device")  # settings that apply to both networks
 
 
 def adapt(
@@ -64,7 +64,7 @@ def _adapted(
     run_settings, options = split_settings(settings)
     check_distillation(1, megapixels, trust, options)
     check_output(options.output)
-    settings["validation"] = options.validation  # which may be read once only
+    settings["validation"] = options.validation  # read, maybe from an iterator
     if run_settings.epochs is not None or options.resume:
         raise SettingError("adapt takes minutes= or steps=, and cannot be resumed")
     half = share_of_budget(run_settings, 2)
@@ -104,7 +104,7 @@ def _adapted(
 
 
 def _new_masked(student: AsymmetricMaskDenoiser, seed: int) -> AsymmetricMaskDenoiser:
-    """Return a masked network for the student's pictures, with first weights of the seed."""
+    """Return a masked network for the student's pictures, its first weights drawn from the seed."""
     from ..denoiser import AsymmetricMaskDenoiser
 
     with torch.random.fork_rng(devices=[]):
@@ -128,7 +128,7 @@ def _restore_if_worse(
     megapixels: float,
     seed: int,
 ) -> dict[str, object]:
-    """Give the student its old weights unless it still denoises such pictures; return what came."""
+    """Restore the old weights if only they denoise simulated noise; return the outcome."""
     models = {"before": before, "after": student}
     ranks = {
         rank.name: rank for rank in rank_models(models, noisy, megapixels=megapixels, seed=seed)

@@ -1,4 +1,4 @@
-"""Batches of float crops out of anything a user has: loaders, data sets, arrays, files, folders."""
+"""Batches of float crops from whatever a user has: loaders, data sets, arrays, files, folders."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from .store import unit_scale
 
 
 class Batches(Protocol):
-    """Where the training loop gets its batches from."""
+    """Source of batches for the training loop."""
 
     length: int | None
 
     def start(self, first: int, unit: Unit) -> Iterator[Tensor]:
-        """Yield the batches of this process from number `first` on, float (B, C, H, W) on 0..1."""
+        """Yield this process's batches from number `first` on: float (B, C, H, W), 0..1 scale."""
 
     def held_out(self, unit: int) -> list[Tensor]:
         """Return the batches for validation, float (B, C, H, W) on the 0..1 scale."""
 
     def measure(self) -> ValueRange | None:
-        """Return the range of the values where they are not on the scale from 0 to 1."""
+        """Return the range of the values if they are not on the 0..1 scale, else None."""
 
     def windows(self, megapixels: float, side: int) -> Iterator[Array]:
-        """Yield noisy pictures (C, H, W), or windows of them, in the dtype and scale they have."""
+        """Yield noisy pictures (C, H, W), or windows of them, in their own dtype and scale."""
 
     value_range: ValueRange | None
-    device: torch.device  # where batches go, if it is a GPU; the loop sets it
+    device: torch.device  # where batches go if it is a GPU; set by the loop
 
 
 def as_batches(
@@ -63,23 +63,23 @@ def as_batches(
     hold_out: bool = True,
     process: tuple[int, int] = (0, 1),
 ) -> Batches:
-    """Return the batches of whatever `fit` was given.
+    """Return batches from any data that `fit` takes.
 
-    * a folder (searched through), a file, or a list of paths: crops of the images;
-    * an array or tensor, or a list of them with (H, W), (H, W, C) or (C, H, W) each: crops;
+    * a folder (searched recursively), a file, or a list of paths: crops of the images;
+    * an array or tensor, or a list of them, each (H, W), (H, W, C) or (C, H, W): crops;
     * a map-style data set (`__len__` and `__getitem__`): crops of its items, read anew for each;
     * a DataLoader or any other iterable: its batches, as they come.
 
     Args:
         data: see above.
-        settings: batch_size, crop, augment and seed are read.
+        settings: batch_size, crop, augment and seed are used.
         channels: C of the denoiser.
         smallest: the shortest side that pictures may have.
         hold_out: keep some pictures for validation only.
-        process: (rank, number of processes); each gets batches of its own.
+        process: (rank, number of processes); each process gets batches of its own.
 
     Raises:
-        DataError: there is nothing in it, or nothing that can be used.
+        DataError: the data are empty, or of a kind that cannot be used.
         SizeError, PixelError, ImageReadError: a picture cannot be used, a path does not exist.
     """
     pictures = pictures_of(data, channels)
@@ -95,7 +95,7 @@ def as_batches(
 
 
 def pictures_of(data: Any, channels: int) -> Pictures | None:
-    """Return what crops are to be cut from, None where the data are ready-made batches."""
+    """Return the pictures to cut crops from, None where the data are ready-made batches."""
     if isinstance(data, str | Path):
         return pictures_in_files(data, channels)
     if isinstance(data, Tensor | np.ndarray):
@@ -116,9 +116,9 @@ def pictures_of(data: Any, channels: int) -> Pictures | None:
 
 
 def pictures_from(noisy: Any, channels: int, megapixels: float, seed: int) -> Pictures:
-    """Return the pictures in whatever `fit` takes; of loaders as many batches as are needed.
+    """Return the pictures in any data that `fit` takes; of a loader, batches up to `megapixels`.
 
-    The seed decides in which order a loader shuffles them.
+    The seed determines the order in which a loader shuffles.
     """
     pictures = pictures_of(noisy, channels)
     if pictures is not None:
@@ -140,12 +140,12 @@ def pictures_from(noisy: Any, channels: int, megapixels: float, seed: int) -> Pi
 
 
 def windows_of(noisy: object, channels: int, megapixels: float, seed: int) -> list[Array]:
-    """Return noisy pictures (C, H, W) in their dtype, or windows of them where they are too many.
+    """Return noisy pictures (C, H, W) in their dtype, or windows where they exceed `megapixels`.
 
     Args:
-        noisy: what `fit` takes.
+        noisy: any data that `fit` takes.
         channels: C.
-        megapixels: how many million pixels in all, about.
+        megapixels: limit in millions of pixels, approximate.
         seed: of the choice of windows.
 
     Raises:
@@ -157,22 +157,22 @@ def windows_of(noisy: object, channels: int, megapixels: float, seed: int) -> li
 class LoaderBatches:
     """The batches of a loader or another iterable, as they come, epoch after epoch.
 
-    torch's generator is seeded before every epoch and every batch, so that a shuffled DataLoader
-    gives the same batches again. To start at a later batch, those before it in the same epoch are
+    torch's CPU generator is seeded before every epoch and every batch, so that a shuffled
+    DataLoader repeats its batches. To start at a later batch, those before it in the same epoch are
     read and dropped.
 
     Args:
-        source: an iterable of tensors, arrays, tuples or dicts, (B, C, H, W) each. Of an iterator,
-            which can be read once only, the first batch is kept for validation.
+        source: an iterable of batches (B, C, H, W): tensors, arrays, tuples or dicts. Of an
+            iterator, which can be read only once, the first batch is kept for validation.
         channels: C.
         seed: of the run.
         hold_out: False trains on the first batch of an iterator, too.
-        process: (rank, number of processes); a process takes one batch in so many as there are.
+        process: (rank, number of processes); of every so many batches, each process takes one.
 
     Attributes:
-        length: batches a process takes from an epoch, None where the iterable has no length.
-        value_range: of float batches.
-        device: where the batches go, if it is a GPU.
+        length: batches per epoch and process; None where the iterable has no length.
+        value_range: (low, high) of values that are not on the usual scale, else None.
+        device: where the batches go if it is a GPU.
 
     Raises:
         DataError: there is no batch, or none that can be used.
@@ -209,7 +209,7 @@ class LoaderBatches:
             )
 
     def start(self, first: int, unit: Unit) -> Iterator[Tensor]:
-        """Yield the batches of this process from number `first` on, float (B, C, H, W) on 0..1."""
+        """Yield this process's batches from number `first` on: float (B, C, H, W), 0..1 scale."""
         begin = 0 if self.length is None else first // self.length
         number = begin * (self.length or 0)
         for epoch in itertools.count(begin):
@@ -225,11 +225,11 @@ class LoaderBatches:
                 )
 
     def held_out(self, unit: int) -> list[Tensor]:
-        """Return the first batches of one reading."""
+        """Return the first two batches, of an iterator only the first."""
         return [self._scaled(item, "the first batch") for item in self.sample]
 
     def measure(self) -> ValueRange | None:
-        """Return the range of the first batches where they are not on the scale from 0 to 1."""
+        """Return the range of the first batches if they are not on the 0..1 scale, else None."""
         return range_of_all(self._arrays())
 
     def windows(self, megapixels: float, side: int) -> Iterator[Array]:
@@ -242,7 +242,7 @@ class LoaderBatches:
         return [array for image in images for array in split(image, self.channels, "a batch")]
 
     def _epoch(self, epoch: int) -> Iterator[object]:
-        """Yield this process's items of one reading of the source."""
+        """Yield this process's items in one pass over the source."""
         _seed(Key(self.seed, Purpose.EPOCH, epoch))
         iterator = iter(self.source)
         for fetched in itertools.count():
@@ -276,5 +276,5 @@ def _no_data(data: object) -> DataError:
 
 
 def _seed(key: Key) -> None:
-    """Seed what DataLoaders and data sets draw from on the CPU."""
+    """Seed torch's CPU generator, which DataLoaders and data sets draw from."""
     torch.default_generator.manual_seed(hash_key(key))

@@ -1,4 +1,4 @@
-"""Random crops of pictures, each a pure function of the seed and its number."""
+"""Random crops of pictures, each a pure function of the seed and the number of the crop."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from .pictures import Array, Pictures, measured_range, pictures_held, windows
 from .settings import FitSettings
 from .store import CropPlace, PixelStore, can_hold, crop_of, unit_scale
 
-Unit = Callable[[int], int]  # number of a batch -> sides of its crops are multiples of this
+Unit = Callable[[int], int]  # number of a batch -> what its crops' sides should be a multiple of
 
-HELD_OUT = 8  # crops that unsupervised validation looks at, and at most as many pictures
-PICTURES_PER_HELD_OUT = 25  # one picture in so many is kept for validation only
-STAY = 64  # crops drawn for each slot before its picture is changed, where not all are held
+HELD_OUT = 8  # crops that unsupervised validation scores; at most as many pictures are held out
+PICTURES_PER_HELD_OUT = 25  # one picture in so many is held out for validation
+STAY = 64  # crops drawn from a slot before its picture is exchanged, where not all fit in memory
 
 
 class CropBatches:
     """Random crops, each a pure function of the seed and the number of the crop.
 
-    No random number generator is read or moved, so a run goes on anywhere exactly as it would
-    have. The crops of a batch are squares of the longest side up to `settings.crop` that its
-    pictures have room for, rounded down to a multiple of the unit where they are that large.
+    No random number generator is read or advanced, so a resumed run continues exactly as it would
+    have. The crops of a batch are squares. Their side is `settings.crop`, or the shortest side of
+    the batch's pictures if that is less, rounded down to a multiple of the unit unless the unit is
+    larger.
 
-    Where the device is a GPU with room for the pictures, they are held there in the dtype they came
-    in, and the crops of a batch are cut and turned in one operation. Otherwise they are cut on the
-    CPU, and copied while it goes on. The values are the same.
+    If the device is a GPU with room for the pictures, they are held there in their own dtype, and
+    the crops of a batch are cut and turned in one operation. Otherwise the CPU cuts them and copies
+    them asynchronously. The values are the same.
 
     Args:
         pictures: to cut from.
-        settings: batch_size, crop, augment and seed are read.
+        settings: batch_size, crop, augment and seed are used.
         smallest: the shortest side that pictures may have.
         hold_out: keep one picture in 25, at most 8, for validation only.
         process: (rank, number of processes).
 
     Attributes:
-        length: batches a process takes from an epoch, which has as many crops as cover the area of
-            the pictures.
-        value_range: of float pictures.
-        device: where the batches go, if it is a GPU; to be set before the first is taken.
+        length: batches per epoch and process; the crops of an epoch have the area of the pictures.
+        value_range: (low, high) of values that are not on the usual scale, else None.
+        device: where the batches go if it is a GPU; to be set before the first is taken.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class CropBatches:
         self.length: int | None = math.ceil(crops / (settings.batch_size * self.processes))
 
     def start(self, first: int, unit: Unit) -> Iterator[Tensor]:
-        """Yield the batches of this process from number `first` on, float (B, C, H, W) on 0..1."""
+        """Yield this process's batches from number `first` on: float (B, C, H, W), 0..1 scale."""
         size = self.settings.batch_size
         for number in itertools.count(first):
             begin = (number * self.processes + self.rank) * size
@@ -83,7 +83,7 @@ class CropBatches:
             yield self._cut(chosen, words, unit(number), augment=self.settings.augment)
 
     def held_out(self, unit: int) -> list[Tensor]:
-        """Return 8 crops of the pictures held out, or of those trained on where none are."""
+        """Return 8 crops of the held-out pictures, or of those trained on if there are none."""
         words = [self._words(Purpose.VALIDATE, place) for place in range(HELD_OUT)]
         chosen = [
             self.held[k % len(self.held)] if self.held else self._choose(word[0], 0)
@@ -96,13 +96,13 @@ class CropBatches:
         ]
 
     def measure(self) -> ValueRange | None:
-        """Return the range of the values where they are not on the scale from 0 to 1."""
+        """Return the range of the values if they are not on the 0..1 scale, else None."""
         return measured_range(self.pictures)
 
     def windows(self, megapixels: float, side: int) -> Iterator[Array]:
         """Yield the pictures (C, H, W), or windows spread evenly over them, as they are stored.
 
-        Of pictures that are not in memory only as many are read as a first look takes.
+        Of pictures that are not in memory, only `Pictures.looks` or fewer are read.
         """
         if self.pictures.arrays is not None:
             return windows(self.pictures, megapixels, self.settings.seed, side=side)
@@ -112,17 +112,17 @@ class CropBatches:
         return windows(pictures_held(some), megapixels, self.settings.seed, side=side)
 
     def _words(self, purpose: int, number: int) -> list[int]:
-        """Return four words of 32 bits for a crop: which picture, row, column, orientation."""
+        """Return four 32-bit words for a crop: its picture, row, column and orientation."""
         state = hash_key(Key(self.settings.seed, purpose, number))
         return [int(mix((state + 0x9E3779B9 * place) & WORD)) for place in range(4)]
 
     def _choose(self, word: int, number: int) -> int:
-        """Return the picture for a crop, in proportion to its area, or one of those now held."""
+        """Return the picture for a crop: drawn by its area, or one of those now held."""
         slots = self.pictures.slots
         if not slots:
             return self.used[bisect_right(self.ends, word * self.ends[-1] >> 32)]
         slot = word % slots
-        stay = (number + slot * STAY) // (STAY * slots)  # slots change their picture in turn
+        stay = (number + slot * STAY) // (STAY * slots)  # slots exchange their pictures in turn
         word = hash_key(Key(self.settings.seed, Purpose.SLOT, stay * slots + slot))
         return self.used[word % len(self.used)]
 
@@ -151,7 +151,7 @@ class CropBatches:
 
     @cached_property
     def _store(self) -> PixelStore | None:
-        """The pictures on the device, None where they are not held there."""
+        """The pictures on the device; None where they are not held there."""
         if self.pictures.arrays is None or not can_hold(self.pictures, self.device):
             return None
         return PixelStore(self.pictures.arrays, self.device)
@@ -168,7 +168,7 @@ class CropBatches:
 
 
 def _place(shape: tuple[int, ...], side: int, words: list[int], augment: bool) -> CropPlace:
-    """Return where a square is cut from (C, H, W), and the turn by the bits of the last word."""
+    """Return a random place for a square in (C, H, W); the last word's bits are the turn."""
     row = words[1] * (shape[1] - side + 1) >> 32
     col = words[2] * (shape[2] - side + 1) >> 32
     return CropPlace(row, col, words[3] & 7 if augment else 0)

@@ -1,4 +1,4 @@
-"""What `fit` measures of the noise and decides by it: settings nobody gave, the noise level."""
+"""What `fit` decides by the measured noise: settings the user left open, and the noise level."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
     from ..denoiser import AsymmetricMaskDenoiser
 
-MEGAPIXELS, SIDE = 16.0, 512  # of windows in which the noise is measured before training ...
-LEVEL_MEGAPIXELS, LEVEL_SIDE = 0.6, 256  # ... and denoised after it
-HASTY_MEGAPIXELS = 0.1  # after Ctrl-C
+MEGAPIXELS, SIDE = 16.0, 512  # to measure the noise in, before training ...
+LEVEL_MEGAPIXELS, LEVEL_SIDE = 0.6, 256  # ... and its level, after training
+HASTY_MEGAPIXELS = 0.1  # the same after Ctrl-C
 
 T = TypeVar("T")
 
 
 def settings_of(denoiser: AsymmetricMaskDenoiser, given: Mapping[str, Any]) -> FitSettings:
-    """Return the settings of a run: those given to `fit`, else those of the denoiser's preset."""
+    """Return the settings of a run: those passed to `fit`, else those of the denoiser's preset."""
     return fit_settings(preset(denoiser.preset or "default")["fit"], given)
 
 
 class Decision(NamedTuple):
-    """What the noise decides: a preset, settings that go before it, and why, in words."""
+    """A preset, settings that override it, and the reason as text."""
 
     preset: str
     settings: dict[str, Any]
@@ -45,9 +45,10 @@ class Decision(NamedTuple):
 def decide(
     denoiser: AsymmetricMaskDenoiser, batches: Batches, accelerator: Accelerator
 ) -> str | None:
-    """Decide by the noise of the pictures what nobody gave; return why, in words.
+    """Choose preset and stride by the measured noise, where the user gave none; return the reason.
 
-    Of several processes the first measures, for all of them. None: there is too little to measure.
+    With several processes, the first measures for all of them. Returns None, and decides nothing,
+    where the noise cannot be measured.
     """
     found = same_for_all(lambda: _decision(batches, denoiser.value_range), accelerator)
     if found is None:
@@ -59,10 +60,10 @@ def decide(
 
 
 def find_range(denoiser: AsymmetricMaskDenoiser, batches: Batches) -> str | None:
-    """Measure the range of images not on the usual scale, unless it is known; return it in words.
+    """Measure the range of values that are not on the usual scale, if unknown; return a message.
 
-    The denoiser keeps it; the batches are told. Integers keep the scale of their dtype where that
-    is what a noise level was given for, or weights have learnt.
+    The range is set on the denoiser and the batches. Integers keep the scale of their dtype where a
+    noise level was given or the weights are trained, as both refer to it.
     """
     found = batches.measure() if denoiser.value_range is None else None
     if isinstance(found, CountRange) and (denoiser.level_given or denoiser.fit_record):
@@ -82,15 +83,15 @@ def find_range(denoiser: AsymmetricMaskDenoiser, batches: Batches) -> str | None
 def _decision(batches: Batches, value_range: ValueRange | None) -> Decision | None:
     """Return what the noise decides, None where it cannot be measured.
 
-    Where noise is independent from pixel to pixel in all channels that is the preset "independent",
-    else "default", at the stride that the report names for it.
+    Where noise is independent from pixel to pixel, that is the preset "independent", else "default"
+    with the training stride that the report advises.
     """
     try:
         report = measure_noise(
             (np.moveaxis(array, 0, 2) for array in batches.windows(MEGAPIXELS, SIDE)),
             value_range=value_range,
         )
-    except (DataError, PixelError):  # too small; or not finite, which training will tell better
+    except (DataError, PixelError):  # too small; or not finite, which training reports better
         return None
     if report.independent:
         reason = "noise is independent from pixel to pixel: preset 'independent'"
@@ -102,7 +103,7 @@ def _decision(batches: Batches, value_range: ValueRange | None) -> Decision | No
 
 
 def decide_as(denoiser: AsymmetricMaskDenoiser, recipe: Mapping[str, Any]) -> None:
-    """Decide what an earlier run decided that is to be resumed."""
+    """Repeat the decision of an earlier run, to resume it."""
     if recipe["preset"] is not None:
         strides = tuple(recipe["train_stride"])
         denoiser.decide(recipe["preset"], train_stride=strides, stride=recipe["stride"])
@@ -111,16 +112,16 @@ def decide_as(denoiser: AsymmetricMaskDenoiser, recipe: Mapping[str, Any]) -> No
 def measured_level(
     denoiser: AsymmetricMaskDenoiser, batches: Batches, *, megapixels: float = LEVEL_MEGAPIXELS
 ) -> tuple[NoiseLevel, ...] | None:
-    """Return the level of the noise, by what the trained network leaves of the pictures.
+    """Return the noise level, estimated from what the trained network removes from the pictures.
 
     Args:
-        denoiser: in evaluation mode, with the observation "measured" and no level yet, so that its
-            predictions are free of the pixel's own value.
-        batches: that it was trained on.
-        megapixels: how many million pixels to look at.
+        denoiser: in evaluation mode, with observation "measured" and no level yet, so that its
+            predictions do not contain the pixel's own value.
+        batches: those it was trained on.
+        megapixels: how many million pixels to use.
 
     Returns:
-        One level a channel; None where the pictures are too small.
+        One level per channel; None where the pictures are too small.
     """
     device = denoiser.device
     least = max(SMALLEST, denoiser.stride)
@@ -137,7 +138,7 @@ def measured_level(
 
 
 def same_for_all(find: Callable[[], T], accelerator: Accelerator) -> T:
-    """Return what the first process finds, in all of them."""
+    """Return in every process what `find` returns in the first."""
     from accelerate.utils import broadcast_object_list
 
     if accelerator.num_processes == 1:

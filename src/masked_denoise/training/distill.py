@@ -1,4 +1,4 @@
-"""Distillation: a student learns in one pass what the teacher makes of noisy images in many."""
+"""Distillation: a student learns to do in one pass what the teacher does in many."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 MEGAPIXELS = 32.0
-ROUND_PASSES = 8  # orientations over which a student is averaged for the targets of the next round
-FIRST_PASSES = 4  # ... and for its own share of the first targets
+ROUND_PASSES = 8  # orientations that a student averages for the targets of the next round ...
+FIRST_PASSES = 4  # ... and for its share of the first targets
 
 Denoise = Callable[[Array], Array]
 
@@ -93,7 +93,7 @@ def distill(
 
 
 def check_distillation(rounds: int, megapixels: float, trust: float, options: FitOptions) -> None:
-    """Raise SettingError where a number is out of its range."""
+    """Raise SettingError where an argument is out of range, or contradicts another."""
     if whole("rounds", rounds) < 1:
         raise SettingError(f"rounds is {rounds!r}; 1 or more is needed")
     if not megapixels > 0:
@@ -110,7 +110,7 @@ def _make_student(
     arguments: dict[str, Any] | None,
     seed: int,
 ) -> AsymmetricMaskDenoiser:
-    """Return a new student for the teacher's pictures, or the one that was given, checked."""
+    """Return a new student for the teacher's pictures, or the given one, checked."""
     from ..denoiser import AsymmetricMaskDenoiser
 
     if not isinstance(student, AsymmetricMaskDenoiser):
@@ -148,9 +148,10 @@ def _bar(
 
 
 def _with_target(window: Array, denoise: Denoise, value_range: ValueRange | None = None) -> Array:
-    """Return noisy pixels and their target, joined to (2C, H, W).
+    """Return noisy pixels and their target, concatenated to (2C, H, W).
 
-    8 bits become 16, which are the same values on the 0..1 scale, with room for finer targets.
+    uint8 becomes uint16, with the same values on the 0..1 scale and room for finer targets, unless
+    16 bits are on the scale of `value_range`. Floats become float32.
     """
     if window.dtype == np.uint8 and range_in_use("uint16", value_range) is None:
         window = window.astype(np.uint16) * 257
@@ -162,7 +163,7 @@ def _with_target(window: Array, denoise: Denoise, value_range: ValueRange | None
 def _mix_in(
     pairs: list[Array], student: AsymmetricMaskDenoiser, share: float, orientations: int
 ) -> None:
-    """Move every target a share of the way to what the student makes, averaged over turns."""
+    """Move every target by `share` towards the student's result, averaged over orientations."""
 
     def ask_student(picture: Array) -> Array:
         result: Array = student.denoise(picture, passes=orientations)
@@ -176,7 +177,7 @@ def _mix_in(
 
 
 def denoised(window: Array, denoise: Denoise) -> Array:
-    """Return (C, H, W) denoised."""
+    """Return a window (C, H, W) denoised by a function of arrays (H, W, C)."""
     picture: Array = np.ascontiguousarray(np.moveaxis(window, 0, 2))
     made: Array = np.moveaxis(denoise(picture), 2, 0)
     return made
@@ -186,7 +187,7 @@ def denoised(window: Array, denoise: Denoise) -> Array:
 
 
 def share_of_budget(settings: FitSettings, rounds: int) -> FitSettings:
-    """Return the settings of one round, with its share of the budget."""
+    """Return the settings of one of `rounds` rounds, with its part of the budget."""
     budget = next(name for name in BUDGETS if getattr(settings, name) is not None)
     share = getattr(settings, budget) / rounds
     return replace(settings, **{budget: math.ceil(share) if budget == "steps" else share})
@@ -198,7 +199,7 @@ def _train(
     settings: FitSettings,
     options: FitOptions,
 ) -> None:
-    """Train on crops of noisy pixels and targets alike."""
+    """Train on crops, cut from noisy pixels and targets at the same places."""
     areas = [pair[0].size for pair in pairs]
     shortest = min(side for pair in pairs for side in pair.shape[1:])
     pictures = Pictures(pairs.__getitem__, areas, shortest, arrays=pairs)

@@ -1,12 +1,12 @@
-"""A student learns from noisy images alone, by noise simulated on them made smaller.
+"""Train a student on noisy images alone, with noise simulated on reduced versions of them.
 
-A noisy photograph made half as large has less noise (0.4 of independent noise, about 0.7 of noise
-that is correlated as that of cameras), and its surfaces and colours are those of the pictures to
-come. What the student makes of it first has less noise still. That is clean enough to simulate
-noise on; beside it the photograph as it was, made smaller, keeps the detail that a student who
-learnt but little takes for noise. The pairs so made teach the student to remove noise that is
-correlated over many pixels, which hidden pixels cannot: the noise of a hidden pixel can be read off
-its neighbours then.
+A noisy photograph at half its size has less noise (independent noise falls to 0.4, noise correlated
+as that of cameras to about 0.7), and its surfaces and colours are those of the pictures to denoise.
+Denoising it with the student first leaves less noise still: it is then clean enough to simulate
+noise on. If the student is trained already, photographs reduced without denoising are used as well,
+as they keep the detail that a student at that stage mistakes for noise. Such pairs teach it to
+remove noise that is correlated over many pixels. Hiding pixels cannot teach that, as the noise of a
+hidden pixel can then be read off its neighbours.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ MEGAPIXELS = 24.0
 SHRINK = 2.0
 SCALE: Range = (0.7, 2.5)
 OPTIMIZER = "auto"  # Muon for all but very large networks
-GENTLE = 1e-3  # learning rate of a student that has learnt already
-LOOKS, LOOK_PIXELS = 24, 1 << 16  # pictures whose noise is measured, and pixels of each
-HEADROOM = 2.5  # what is simulated over what is measured: flat areas have less noise than others
+GENTLE = 1e-3  # learning rate for a student that is already trained
+LOOKS, LOOK_PIXELS = 24, 1 << 16  # pictures to measure the noise in, and pixels of each
+HEADROOM = 2.5  # simulated over measured noise: flat areas have less noise than others
 
 
 def learn_noise(
@@ -107,7 +107,7 @@ def learn_noise(
 def _check(
     settings: FitSettings, options: FitOptions, shrink: float, rounds: int, megapixels: float
 ) -> None:
-    """Raise SettingError or CheckpointError for what can be known to fail before any work."""
+    """Raise SettingError or CheckpointError for what is bound to fail, before any work."""
     check_output(options.output)
     if not shrink >= 1 or whole("rounds", rounds) < 1 or not megapixels > 0:
         raise SettingError(
@@ -121,7 +121,9 @@ def _check(
 
 
 def noise_like(pictures: Sequence[Array], value_range: ValueRange | None = None) -> CameraNoise:
-    """Return camera noise that reaches the level of most noisy pictures; at least the usual range.
+    """Return camera noise that reaches `HEADROOM` times the pictures' median level.
+
+    The range is at least that of `CameraNoise()`.
 
     Args:
         pictures: (C, H, W); integers on the scale of their dtype, floats and counts on that of
@@ -152,11 +154,13 @@ def train_on_simulated(
 ) -> AsymmetricMaskDenoiser:
     """Return the student, trained in place on clean pictures with simulated noise.
 
+    The old weights are kept where they denoise simulated noise better than the new ones.
+
     Args:
         student: a denoiser with the preset "student".
         clean: uint8 or float32 (C, H, W) of any sizes; floats on the 0..1 scale.
-        noise: what is simulated; default `CameraNoise()`.
-        scale: (smallest, largest) factor by which crops are scaled before.
+        noise: to simulate; default `CameraNoise()`.
+        scale: (smallest, largest) factor by which crops are scaled before noise is added.
         settings: of `fit`, by name.
 
     Raises:
@@ -170,13 +174,13 @@ def train_on_simulated(
 
 
 def _save(student: AsymmetricMaskDenoiser, options: FitOptions) -> None:
-    """Write the model again: other weights than those of the run may have been kept."""
+    """Write the model again, as other weights than those of the run may have been kept."""
     if options.output is not None:
         save_model(student, options.output)
 
 
 def _cleaned(window: Array, student: AsymmetricMaskDenoiser, shrink: float) -> Array:
-    """Return a noisy window (C, H, W) as the student sees it now, made smaller, uint8."""
+    """Return a noisy window (C, H, W), denoised by the student as it is now and reduced, uint8."""
     return smaller(denoised(window, student.denoise), shrink, student.value_range)
 
 
@@ -193,7 +197,7 @@ def _train(
     """Train on pairs simulated on clean pictures; keep the old weights where they are better.
 
     Args:
-        blend: the new weights become a mean with the old ones.
+        blend: average the new weights with the old ones.
     """
 
     def make_batches(process: tuple[int, int]) -> Batches:

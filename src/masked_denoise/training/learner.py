@@ -1,4 +1,4 @@
-"""The network in training, with what trains it: optimizer, precision and averaged weights."""
+"""The network in training, and what trains it: optimizer, precision and averaged weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..denoiser import AsymmetricMaskDenoiser
 
-EMA_RISE = 10.0  # steps over which the decay of the average rises: step / (step + EMA_RISE)
+EMA_RISE = 10.0  # steps: the decay of the average rises as step / (step + EMA_RISE)
 
 
 class Learner:
@@ -34,10 +34,10 @@ class Learner:
     Args:
         denoiser: moved to the accelerator's device and put in training mode.
         settings: of the run.
-        accelerator: decides device, precision, accumulation and processes.
+        accelerator: determines device, precision, accumulation and processes.
 
     Raises:
-        BackboneError: the backbone has nothing to train.
+        BackboneError: the backbone has nothing to train, or cannot be copied for the average.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class Learner:
         self.compiled: CompiledForward | None = None  # from the first batch on
 
     def backward(self, image: Tensor, batch: int, smoothness: float | None) -> Tensor:
-        """Add the gradient of one batch; where it is the last to accumulate, step the optimizer.
+        """Backpropagate the loss of one batch; step the optimizer after the last one to accumulate.
 
         Args:
             image: float (B, C, H, W) on the 0..1 scale.
-            batch: its number, from which masks, stride, branch and dropout are drawn.
+            batch: its number, from which mask, stride, branch and dropout are drawn.
             smoothness: None in stage B, lambda in stage P.
 
         Returns:
@@ -79,7 +79,7 @@ class Learner:
         return loss.detach()
 
     def loss(self, image: Tensor, batch: int, smoothness: float | None) -> Tensor:
-        """Return the loss of one batch, a scalar that knows its gradient."""
+        """Return the loss of one batch, a scalar with its graph."""
         loss: Tensor = self.model(
             image, step=batch, sample=self.accelerator.process_index * len(image),
             seed=self.settings.seed, smoothness=smoothness, loss=self.settings.loss,
@@ -92,17 +92,17 @@ class Learner:
             group["lr"] = rate
 
     def update_average(self, step: int) -> None:
-        """Let the average follow the weights after step number `step`, counted from 1."""
+        """Update the average of the weights after step number `step`, counted from 1."""
         if self.average is not None:
             self.average.update(self.denoiser.backbone, step=step)
 
     def averaged(self) -> dict[str, Tensor]:
-        """Return the weights that count: averaged where an average is kept; not a copy."""
+        """Return the averaged weights, or the current ones if none are averaged; not a copy."""
         model = self.denoiser.backbone if self.average is None else self.average.module
         return dict(model.state_dict())
 
     def use(self, weights: dict[str, Tensor]) -> None:
-        """Put weights into the backbone."""
+        """Load weights into the backbone."""
         self.denoiser.backbone.load_state_dict(weights)
 
     def is_finite(self) -> bool:
@@ -128,7 +128,7 @@ class Learner:
                 self.denoiser.backbone = backbone
 
     def state(self) -> dict[str, Any]:
-        """Return what `load_state` takes; its tensors change with the next step."""
+        """Return the state for `load_state`; its tensors change with the next step."""
         scaler = getattr(self.accelerator, "scaler", None)
         return {
             "backbone": dict(self.denoiser.backbone.state_dict()),
@@ -138,7 +138,7 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where the run that gave `state` stood.
+        """Restore the state of a run.
 
         Raises:
             CheckpointError: the weights do not fit the backbone.
@@ -151,7 +151,7 @@ class Learner:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def release(self) -> None:
-        """Leave the denoiser free of what training put on it, in evaluation mode."""
+        """Remove what training attached to the denoiser, and put it in evaluation mode."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.compiled is not None:
             self.compiled.remove()
@@ -161,7 +161,7 @@ class Learner:
 
 
 def optimizer_for(denoiser: AsymmetricMaskDenoiser, settings: FitSettings) -> str:
-    """Return what optimizer="auto" is: "muon", or "adamw" where Muon would take long.
+    """Return what optimizer="auto" stands for: "muon", or "adamw" where Muon would take too long.
 
     Also "adamw" where the work of the network cannot be counted.
     """
@@ -187,7 +187,7 @@ def _optimizer(
 
 
 def _average(network: nn.Module, decay: float) -> Any:
-    """Return timm's moving average of the weights (buffers are copied), None for a decay of 0."""
+    """Return timm's moving average of the weights (buffers are copied); None for a decay of 0."""
     from timm.utils.model_ema import ModelEmaV3
 
     if not decay:

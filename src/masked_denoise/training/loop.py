@@ -1,4 +1,4 @@
-"""The training loop: what is done at every step, and what between steps."""
+"""The training loop: what happens at every step, and what between steps."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
     from ..denoiser import AsymmetricMaskDenoiser
 
-LOG_EVERY = 20  # steps between looks at the loss: each waits for the device
-SNAPSHOT_EVERY = 100  # steps between copies of a state that is known to be good
-FULL_RATE_STEPS = 3000  # steps at the full rate, where the noise is correlated beyond the stride
-MARK_SECONDS = 2.0  # a look at least so often where the budget is in minutes ...
-MARKS = 50  # ... or so many a run where it is short
+LOG_EVERY = 20  # steps between looks at the losses: each look waits for the device
+SNAPSHOT_EVERY = 100  # steps between copies of a state known to be good
+FULL_RATE_STEPS = 3000  # steps at the full rate, where noise is correlated beyond the stride
+MARK_SECONDS = 2.0  # longest time between looks where the budget is in minutes ...
+MARKS = 50  # ... or, in a short run, so many looks in all
 
 logger = logging.getLogger("masked_denoise")
 
@@ -67,7 +67,7 @@ def fit(
     Args:
         denoiser: to train.
         data: noisy images.
-        given: settings by name; None for one that was not given.
+        given: settings by name; None means not given.
         options: of the run.
     """
     settings = settings_of(denoiser, given)
@@ -94,15 +94,15 @@ def train(
     options: FitOptions,
     given: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Make a trainer of the given kind, let it run, and clean up after it.
+    """Make a trainer of the given kind, run it, and clean up after it.
 
     Args:
-        kind: of trainer.
+        kind: class of the trainer.
         denoiser: its backbone is trained in place.
         make_batches: called with (rank, number of processes).
         settings: of the run.
         options: of the run.
-        given: those of the settings that the user gave.
+        given: the settings that the user gave.
     """
     name, arguments = denoiser.backbone_name, denoiser.backbone_args
     in_bf16 = name is not None and backbone_info(name, **arguments).trains_in_bf16
@@ -167,16 +167,13 @@ def _prepared(
 def _decided(
     denoiser: AsymmetricMaskDenoiser, given: Mapping[str, Any], accelerator: Accelerator
 ) -> FitSettings:
-    """Return the settings of a denoiser that has just been decided on, in the run's precision."""
+    """Return the settings of a denoiser after a decision, in the run's precision."""
     return replace(settings_of(denoiser, given), mixed_precision=accelerator.mixed_precision)
 
 
 @contextmanager
 def restored_on_failure(denoiser: AsymmetricMaskDenoiser) -> Iterator[None]:
-    """Give a denoiser its settings and modes back where what is done meanwhile raises.
-
-    A run that has learnt something leaves a new `fit_record`; then all stays as it is.
-    """
+    """Restore the denoiser's attributes and modes if the block raises before a new `fit_record`."""
     before = dict(denoiser.__dict__)
     modes = [(module, module.training) for module in denoiser.modules()]
     try:
@@ -191,22 +188,23 @@ def restored_on_failure(denoiser: AsymmetricMaskDenoiser) -> Iterator[None]:
 
 
 class Trainer:
-    """One run: where it stands, and what is done with it.
+    """One training run and its state.
 
     Args:
         denoiser: its backbone is trained in place.
         batches: where images come from.
         settings: of the run.
         options: of the run.
-        accelerator: decides device, precision, accumulation and processes.
+        accelerator: determines device, precision, accumulation and processes.
         rate_is_given: whether the user gave the learning rate.
 
     Raises:
-        BackboneError: the backbone has nothing to train.
-        SettingError: a budget in epochs, but the data have no length.
+        BackboneError: the backbone has nothing to train, or cannot be copied for the average.
+        SettingError: the budget is in epochs, but the data have no length.
+        CheckpointError: the output folder cannot be written.
     """
 
-    measures: ClassVar[bool] = True  # range of the values, settings and noise level not given
+    measures: ClassVar[bool] = True  # value range, settings and noise level that were not given
 
     def __init__(
         self,
@@ -233,7 +231,7 @@ class Trainer:
             validation = self._make_validation()
         self.scores = Scores(validation, options.validate_every)
         self.learner = self._make_learner()
-        self.step = self.batch = 0  # steps of the optimizer; batches taken by each process
+        self.step = self.batch = 0  # optimizer steps; batches per process
         self.seconds = 0.0  # of training, without validation and checkpoints
         self.history: list[dict[str, Any]] = []
         self.stopped = "finished"
@@ -247,16 +245,17 @@ class Trainer:
         return Learner(self.denoiser, self.settings, self.accelerator)
 
     def _make_validation(self) -> Validation:
-        """Return what scores the weights where no clean pictures were given."""
+        """Return the validation to use where no clean pictures were given."""
         multiple = self.denoiser.traits.size_multiple
         crops = self.batches.held_out(math.lcm(*self.denoiser.train_strides) * multiple)
         return FixedMasks(crops, loss=self.settings.loss, seed=self.settings.seed)
 
     def _full_rate_steps(self) -> float:
-        """Return how many steps at the default rate are enough; more learn nothing but noise.
+        """Return the number of steps above which the learning rate is lowered in proportion.
 
-        Of noise that is correlated beyond the stride a network learns the picture first, and then
-        to predict the noise, too. A rate that was given is taken as it is.
+        Where noise is correlated beyond the stride, a network learns the picture first, and then to
+        predict the noise, too. A rate that the user gave is not lowered; the number is infinite
+        then.
         """
         denoiser, settings = self.denoiser, self.settings
         masked = denoiser.preset in (None, "default") and max(denoiser.train_strides) > 1
@@ -276,7 +275,7 @@ class Trainer:
     # -- at every step ------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Train to the end of the budget, or until stopped; leave the chosen weights in place."""
+        """Train until the budget is spent or the run is stopped; end with the chosen weights."""
         from tqdm.auto import tqdm
 
         self.good = self._snapshot()
@@ -315,22 +314,22 @@ class Trainer:
             self.stopped = "interrupted"
 
     def _worse(self) -> bool:
-        """Return whether the score has clearly fallen; weights may get worse before they get good.
+        """Return whether the score has clearly fallen, and half the budget is spent.
 
-        So the first half of the budget is always used.
+        Before that the score may fall and recover.
         """
-        if self.losses:  # only right after a look
+        if self.losses:  # scores only change at a look
             return False
         spent = self.schedule.progress(self.step, self.seconds)
         return self.scores.worse >= self.settings.patience and spent >= 0.5
 
     def _unit(self, batch: int) -> int:
-        """Return what the sides of the crops of a batch should be multiples of."""
+        """Return what the sides of a batch's crops should be a multiple of."""
         key = Key(self.settings.seed, Purpose.TRAIN, batch)
         return self.denoiser.stride_of_step(key) * self.denoiser.traits.size_multiple
 
     def _step(self, stream: Iterator[Tensor], smoothness: float | None) -> None:
-        """Take one step of the optimizer, over `accumulate` batches."""
+        """Take one optimizer step, over `accumulate` batches."""
         self.learner.set_rate(self.settings.learning_rate * self.schedule.factor(self.step))
         losses = []
         for _ in range(self.settings.accumulate):
@@ -345,7 +344,7 @@ class Trainer:
         self.bar.update()
 
     def _due(self) -> bool:
-        """Return whether it is time to look at the losses; the same in all processes."""
+        """Return whether a look at the losses is due; the same in all processes."""
         if self.accelerator.num_processes == 1:
             patience = min(MARK_SECONDS, self.schedule.seconds / MARKS)
             waited = time.perf_counter() - self.clock > patience
@@ -358,7 +357,7 @@ class Trainer:
     # -- between steps ------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Look at the losses since the last time, then do whatever else is due."""
+        """Read the losses since the last look, then do whatever else is due."""
         losses, seconds = self._gather()
         if not all(map(math.isfinite, losses)) or not self.learner.is_finite():
             self._fail(losses)
@@ -403,7 +402,7 @@ class Trainer:
             self.accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=self.step)
 
     def _validate(self) -> float:
-        """Return the score of the averaged weights; keep them where it is the best so far."""
+        """Return the score of the averaged weights; keep them if it is the best so far."""
         assert self.scores.validation is not None
         self.scores.enter(self.schedule.smooth)
         smoothness = self.settings.smoothness if self.schedule.smooth else None
@@ -417,7 +416,7 @@ class Trainer:
         return score
 
     def _fail(self, losses: list[float]) -> None:
-        """Put the last good state back and raise TrainingError."""
+        """Restore the last good state and raise TrainingError."""
         bad = [place for place, loss in enumerate(losses) if not math.isfinite(loss)]
         place = bad[0] if bad else len(losses) - 1
         what = f"the loss is {losses[place]}" if bad else "the weights are no longer finite"
@@ -450,7 +449,7 @@ class Trainer:
         }
 
     def _snapshot(self) -> dict[str, Any]:
-        """Return a state to come back to within this run."""
+        """Return a copy of the state, to restore within this run."""
         return self._changing() | copy.deepcopy(self.learner.state())
 
     def _about(self) -> dict[str, Any]:
@@ -467,7 +466,7 @@ class Trainer:
         return self._about() | self._changing() | self.learner.state()
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on where the run that gave `state` stood; CheckpointError where it does not fit."""
+        """Restore the state of a run; raise CheckpointError where it does not fit."""
         self.learner.load_state(state)
         self.schedule.load_state(state["schedule"])
         self.scores.load_state(state["scores"])
@@ -476,7 +475,7 @@ class Trainer:
         self.losses = []
 
     def _record(self) -> dict[str, Any]:
-        """Return the facts of the run that are stored beside the weights."""
+        """Return the facts of the run that are stored with the weights."""
         best = self.scores.best
         return {
             "settings": self.settings.to_json(),
@@ -489,7 +488,7 @@ class Trainer:
         }
 
     def _rate(self) -> float | None:
-        """Return the median of the measured rates: the first steps are slower than the others."""
+        """Return the median of the steps per second, which the slow first steps hardly affect."""
         rates = [entry["steps_per_second"] for entry in self.history]
         return round(statistics.median(rates), 4) if rates else None
 
@@ -503,7 +502,7 @@ class Trainer:
     # -- the end ------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Write the last state, then leave the weights that count in the backbone."""
+        """Write the last state, load the chosen weights, measure the noise, save the model."""
         try:
             if self.files.folder is not None:
                 self.files.save("last.pt", self._state())
@@ -523,17 +522,17 @@ class Trainer:
             save_model(self.denoiser, self.files.folder)
 
     def _find_noise_level(self) -> None:
-        """Find what the shares of the pixels' own values rest on, unless it was given."""
+        """Measure the noise level that observation "measured" needs, unless it was given."""
         wanted = self.denoiser.observation == "measured" and not self.denoiser.level_given
         if not (self.measures and wanted):
             return
         self.denoiser.found_level(None)
-        self._save_model()  # it is whole without a level
+        self._save_model()  # it can be used without a level
         self.tell("measuring how strong the noise is, for the share of each pixel's own value")
         self.denoiser.found_level(same_for_all(self._level, self.accelerator))
 
     def _level(self) -> tuple[NoiseLevel, ...] | None:
-        """Return the level; None after Ctrl-C, or where the trained model fails on a picture."""
+        """Return the noise level; None where Ctrl-C stops the measurement, or the model fails."""
         megapixels = HASTY_MEGAPIXELS if self.stopped == "interrupted" else LEVEL_MEGAPIXELS
         try:
             return measured_level(self.denoiser.eval(), self.batches, megapixels=megapixels)
@@ -547,7 +546,7 @@ class Trainer:
         return None
 
     def _chosen(self) -> dict[str, Tensor]:
-        """Return the weights to end with: the best, or the last ones."""
+        """Return the weights to end with: the best or the last ones."""
         keep, validation = self.settings.keep, self.scores.validation
         if keep == "auto":
             supervised = validation is not None and validation.supervised
@@ -557,7 +556,7 @@ class Trainer:
         return dict(self.scores.best["weights"])
 
     def close(self) -> None:
-        """Leave the denoiser as it is to be used, with the history of a run that got anywhere."""
+        """Leave the denoiser ready for use, with history and record unless no step succeeded."""
         self.learner.release()
         if self.step or self.stopped != "failed":
             self.denoiser.history = self.history
@@ -567,7 +566,7 @@ class Trainer:
                 tracker.finish()
 
     def tell(self, text: str) -> None:
-        """Print a line beside the bar, and log it."""
+        """Log a line, and print it beside the bar."""
         if self.options.progress and self.accelerator.is_main_process:
             print(text, file=sys.stderr)
         logger.info(text)

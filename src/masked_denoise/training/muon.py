@@ -1,8 +1,8 @@
-"""Muon: momentum whose every matrix is made orthogonal before it becomes a step.
+"""Muon: an optimizer that makes the momentum of each matrix orthogonal before it takes a step.
 
-The gradient of a weight matrix is dominated by few directions, and Adam follows these. Muon
-(Jordan et al. 2024) keeps the momentum's directions and makes all of them equally long, so that the
-rare ones are learnt, too: a small network gets further in the same number of steps.
+The gradient of a weight matrix is dominated by a few directions, and Adam follows these. Muon
+(Jordan et al. 2024) keeps the directions of the momentum but makes them equally long, so that rare
+ones are learnt, too: a small network gets further in the same number of steps.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from torch import Tensor, nn
 
 from ..backbones.cost import cost_of
 
-SMALLEST = 16  # rows or columns: below (depth-wise kernels, biases) there is nothing to balance
+SMALLEST = 16  # rows and columns: with fewer (depth-wise kernels) there is nothing to balance
 MOMENTUM = 0.95
-ADAM_RMS = 0.2  # root mean square of a step of AdamW at rate 1, so that rates carry over
+ADAM_RMS = 0.2  # root mean square of an AdamW step at rate 1, so that rates carry over
 ROUNDS = 5
-SHARE = 0.25  # of the work of a step: what making matrices orthogonal may come to
-QUINTIC = (3.4445, -4.7750, 2.0315)  # drives singular values to near 1 in five rounds
+SHARE = 0.25  # most work for making matrices orthogonal, to the other work of a step
+QUINTIC = (3.4445, -4.7750, 2.0315)  # drives singular values close to 1 in five rounds
 
 
 class Muon(torch.optim.AdamW):
-    """Steps along orthogonal momentum for inner weights, and as AdamW does for all others.
+    """Steps along orthogonal momentum for inner weights, and as AdamW for all others.
 
-    Inner weights are those of two dimensions or more but the first and the last of them, which face
-    pixels; a kernel counts as a matrix, its first dimension by all others. A network that has no
-    such weights is trained by AdamW alone. Steps are scaled as Liu et al. 2025 ("Muon is scalable
-    for LLM training", Eq. 4) do, so that a learning rate of AdamW fits.
+    A weight of two or more dimensions counts as a matrix, its first dimension by all others. Inner
+    weights are the matrices of at least 16 rows and columns, except the network's first and last,
+    which face pixels. A network without any is trained by AdamW alone. Steps are scaled as in Liu
+    et al. 2025 ("Muon is scalable for LLM training", Eq. 4), so that a learning rate for AdamW
+    fits.
 
     Args:
         weights: parameters of a network, in its order.
-        lr: learning rate of all.
-        betas: of AdamW for the others.
-        weight_decay: decoupled, of all.
+        lr: learning rate of all weights.
+        betas: of AdamW, for the others.
+        weight_decay: decoupled, of all weights.
 
     >>> weights = [torch.nn.Parameter(torch.randn(16, 16, 3, 3)) for _ in range(3)]
     >>> optimizer = Muon(weights, lr=0.01)
@@ -89,7 +90,7 @@ class Muon(torch.optim.AdamW):
     def _ahead(self, weight: Tensor) -> Tensor:
         """Return the updated momentum of a weight, a gradient further (Nesterov), as a matrix."""
         state = self.state[weight]
-        if not state:  # AdamW looks for "step" where it loads a state
+        if not state:  # AdamW expects "step" when it loads a state
             state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))
         state["step"] += 1
         grad: Tensor = weight.grad  # type: ignore[assignment]
@@ -109,15 +110,15 @@ def split(weights: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def pays(network: nn.Module, image: Tensor, pixels: int) -> bool:
-    """Return whether Muon's own matrix products are little beside the other work of a step.
+    """Return whether Muon's own matrix products are little work beside the rest of a step.
 
-    They do not depend on the batch: a network of many weights on small crops would spend most of
-    its time on them.
+    Their cost does not depend on the batch: with many weights and small crops they would take most
+    of the time.
 
     Args:
         network: to train.
-        image: (1, C, H, W) float, of a size that the network takes; it is run on it once.
-        pixels: that the network sees in a step.
+        image: (1, C, H, W) float, of a size that the network takes; the network is run on it once.
+        pixels: number of pixels that the network sees in a step.
 
     >>> wide = nn.Sequential(*(nn.Conv2d(64, 64, 1) for _ in range(3)))
     >>> [pays(wide, torch.zeros(1, 64, 8, 8), pixels) for pixels in (100, 10_000)]
@@ -134,8 +135,8 @@ def pays(network: nn.Module, image: Tensor, pixels: int) -> bool:
 def orthogonal_together(matrices: Sequence[Tensor]) -> list[Tensor]:
     """Return what `orthogonal` makes of each matrix (m, n), in few calls for a GPU.
 
-    Matrices are padded with zeros to the largest of like height (up to the next power of two): rows
-    and columns of zeros stay so.
+    Matrices whose heights have the same next power of two are padded with zeros to one size; the
+    zeros stay zero.
 
     >>> [tuple(x.shape) for x in orthogonal_together([torch.eye(3, 4), torch.ones(9, 2)])]
     [(3, 4), (9, 2)]
@@ -161,10 +162,10 @@ def orthogonal_together(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return a matrix (..., m, n) of the same directions, its singular values between 0.7 and 1.2.
+    """Return matrices (..., m, n) with the same directions and singular values from 0.7 to 1.2.
 
-    Five rounds of Newton and Schulz's iteration with the quintic of Jordan et al.; no singular
-    value decomposition. Directions of less than about a thousandth of the largest stay shorter.
+    Five Newton-Schulz iterations with the quintic of Jordan et al.; no singular value
+    decomposition. Singular values below about a thousandth of the largest stay smaller.
     """
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix

@@ -1,4 +1,4 @@
-"""Pictures to train on, in whatever form they are had: arrays (C, H, W) that crops are cut from."""
+"""Pictures to train on, in whatever form they come: arrays (C, H, W) that crops are cut from."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ..values import DIM, FAINT, CountRange, ValueRange, to_batch
 Array = NDArray[Any]
 Paths = str | Path | Iterable[str | Path]
 
-MEMORY_LIMIT = 4 << 30  # bytes of pixels held; of more files only some are held at a time
-WINDOW = 512  # sides in pixels of what is taken from pictures that are too many to take whole
+MEMORY_LIMIT = 4 << 30  # bytes of pixels held in memory; files beyond that take turns
+WINDOW = 512  # side in pixels of windows, where pictures are too many to use whole
 SLACK = 0.25  # how far floats may leave [0, 1], as noise makes them, and still count as inside
 IMAGE_KEYS = ("image", "noisy", "input")
 
@@ -36,10 +36,10 @@ class Pictures:
 
     Attributes:
         read: called as read(index), returns (C, H, W) in the stored dtype and scale.
-        areas: number of pixels of each, where known, else a guess; crops are drawn in proportion.
-        shortest: the shortest side of those seen so far.
-        slots: 0 where each may be read at any time; else how many are held in memory.
-        looks: how many of them to look at to measure the range of the values.
+        areas: number of pixels of each picture, or a guess; crops are drawn in proportion to it.
+        shortest: shortest side of the pictures seen so far.
+        slots: how many are held in memory at a time; 0 where any may be read at any time.
+        looks: how many to read to measure the value range.
         arrays: all of them, where they are in memory.
     """
 
@@ -57,8 +57,8 @@ class Pictures:
 def image_of(item: object) -> Tensor | Array:
     """Return the picture in an item of a data set or a batch of a loader.
 
-    A tensor or array is the picture itself; of a tuple or list it is the first tensor; of a
-    mapping what stands under "image", "noisy" or "input", else its only 4-D or only 3-D tensor.
+    A tensor or array is the picture itself. In a tuple or list it is the first tensor, in a mapping
+    the value of "image", "noisy" or "input", else the only 4-D or only 3-D tensor.
 
     Raises:
         DataError: there is no picture in it.
@@ -95,13 +95,13 @@ def image_of(item: object) -> Tensor | Array:
 
 
 def split(image: Tensor | Array, channels: int, what: str = "the picture") -> list[Array]:
-    """Return the pictures (C, H, W) that a tensor or array holds, in its dtype, mostly uncopied.
+    """Return the pictures (C, H, W) in a tensor or array, in its dtype, mostly uncopied.
 
     Args:
-        image: array (H, W), (H, W, C) or (N, H, W, C); tensor (C, H, W) or (N, C, H, W); of one
+        image: array (H, W), (H, W, C) or (N, H, W, C); tensor (C, H, W) or (N, C, H, W); with one
             channel also a stack (N, H, W).
-        channels: C, which tells the forms apart.
-        what: the name of the picture in messages.
+        channels: C, which tells the layouts apart.
+        what: name of the picture in error messages.
 
     Raises:
         SizeError: the shape is none of these.
@@ -109,7 +109,7 @@ def split(image: Tensor | Array, channels: int, what: str = "the picture") -> li
     """
     is_array = isinstance(image, np.ndarray)
     array = image if isinstance(image, np.ndarray) else _to_numpy(image)
-    # They raise PixelError for a dtype that cannot be used.
+    # These raise PixelError for a dtype that cannot be used.
     if isinstance(image, Tensor):
         to_batch(image.new_zeros(1, 1, 1))
     else:
@@ -154,14 +154,15 @@ def pictures_in_memory(images: Iterable[Tensor | Array], channels: int) -> Pictu
 
 
 def pictures_in_files(paths: Paths, channels: int) -> Pictures:
-    """Return the pictures of files and folders; a file that cannot be read is skipped, and told.
+    """Return the pictures in files and folders; skip unreadable files with a warning.
 
-    Pixels are held in memory up to `MEMORY_LIMIT`; of more, a part at a time.
+    Pixels are held in memory up to `MEMORY_LIMIT`; if there are more, a part at a time.
 
     Raises:
         ImageReadError: a path does not exist, or no file can be read.
         DataError: there are no images.
         SizeError: a picture has another number of channels.
+        PixelError: a picture has NaN or infinite pixels.
     """
     from ..images import find_images
 
@@ -186,8 +187,9 @@ def pictures_of_items(dataset: Any, channels: int) -> Pictures:
     """Return the items of a map-style data set, read anew for each crop.
 
     Raises:
-        DataError: the data set is empty.
-        SizeError: an item does not hold one picture of so many channels.
+        DataError: the data set is empty, or its first item holds no picture.
+        SizeError: the first item does not hold exactly one picture with `channels` channels.
+        PixelError: it has NaN or infinite pixels.
     """
     if len(dataset) == 0:
         raise DataError("the data set is empty; it needs at least one picture")
@@ -209,7 +211,7 @@ def pictures_of_items(dataset: Any, channels: int) -> Pictures:
 def windows(
     pictures: Pictures, megapixels: float, seed: int, *, side: int = WINDOW
 ) -> Iterator[Array]:
-    """Yield the pictures (C, H, W), or windows spread evenly over them where they are too many."""
+    """Yield the pictures (C, H, W), or evenly spread windows where they exceed `megapixels`."""
     ends = list(itertools.accumulate(pictures.areas))
     count = count_windows(pictures, megapixels, side=side)
     if count is None:
@@ -229,7 +231,7 @@ def windows(
 def count_windows(pictures: Pictures, megapixels: float, *, side: int = WINDOW) -> int | None:
     """Return how many windows to take, None for the pictures as they are.
 
-    A window is as large as its picture where that is smaller; pictures are drawn by their area.
+    A window is no larger than its picture. Pictures are drawn in proportion to their areas.
     """
     total = sum(pictures.areas)
     if total <= 1e6 * megapixels:
@@ -239,11 +241,7 @@ def count_windows(pictures: Pictures, megapixels: float, *, side: int = WINDOW) 
 
 
 def measured_range(pictures: Pictures) -> ValueRange | None:
-    """Return the range of pictures that leave [0, 1], or leave it empty; None for others.
-
-    (low, high) are the 0.1 and 99.9 percentiles over some of the pictures, so that a few hot
-    pixels do not count. Values up to a quarter outside [0, 1] are taken for noise.
-    """
+    """Return the `range_of_all` of some of the pictures, on a grid of their pixels."""
     samples = []
     for index in range(0, len(pictures), math.ceil(len(pictures) / pictures.looks)):
         array = pictures.read(index)
@@ -253,9 +251,10 @@ def measured_range(pictures: Pictures) -> ValueRange | None:
 
 
 def range_of_all(arrays: Sequence[Array]) -> ValueRange | None:
-    """Return the range of those that are floats, or else of integers that leave their scale empty.
+    """Return the value range of the floats, if any, else of integers that leave their scale empty.
 
-    These have more than 8 bits, as 12 bits stored in 16, and none is above `DIM` of its scale.
+    Such integers have more than 8 bits (12 stored in 16, say), and none is above `DIM` of its
+    scale. Returns None for values on the usual scale.
     """
     floats = [array.ravel() for array in arrays if array.dtype.kind == "f"]
     if floats:
@@ -274,9 +273,10 @@ def _quantiles(values: Array) -> tuple[float, float]:
 
 
 def range_of(values: Array) -> ValueRange | None:
-    """Return the 0.1 and 99.9 percentiles of floats, None where they lie in [0, 1] or nearly so.
+    """Return the 0.1 and 99.9 percentiles of floats, None where they are on the 0..1 scale.
 
-    They do not where they use next to nothing of it. Values that are not finite do not count.
+    Percentiles ignore a few hot pixels. Floats are on that scale if they leave [0, 1] by at most a
+    quarter, as noise may make them, and reach `FAINT`. Values that are not finite do not count.
     """
     values = values[np.isfinite(values)]
     if not values.size:
@@ -288,12 +288,12 @@ def range_of(values: Array) -> ValueRange | None:
 
 
 def range_of_windows(windows: Sequence[Array]) -> ValueRange | None:
-    """Return the `range_of_all` of every seventh value."""
+    """Return the `range_of_all` of every seventh value of the windows."""
     return range_of_all([window.ravel()[::7] for window in windows])
 
 
 def check_picture(array: Array, what: str) -> None:
-    """Raise PixelError where a float picture has NaN or infinite pixels."""
+    """Raise PixelError if a float picture has NaN or infinite pixels."""
     if array.dtype.kind != "f" or np.isfinite([array.min(), array.max()]).all():
         return
     bad = ~np.isfinite(array)
@@ -311,9 +311,9 @@ def pictures_held(arrays: list[Array]) -> Pictures:
 
 
 def _held_in_part(files: list[Path], known: list[Array], channels: int) -> Pictures:
-    """Return files of which as many are held as the limit allows, the latest read.
+    """Return the pictures in files, of which only the last ones read are held, up to the limit.
 
-    In place of a file that cannot be read comes the next one.
+    A file that cannot be read is replaced by the next one.
     """
     slots = max(1, MEMORY_LIMIT // max(array.nbytes for array in known))
     area = sum(map(_area, known)) // len(known)

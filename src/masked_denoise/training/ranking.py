@@ -1,11 +1,11 @@
-"""Which of several models is best for given noisy pictures, where no clean one exists.
+"""Rank models by how well they denoise given noisy pictures, where there are no clean ones.
 
-The pictures themselves cannot tell: noise that a model leaves and detail that it keeps look alike.
-So a test is made of them to which the answer is known. A reference model cleans the pictures, and
-what it took away tells the level of their noise. Made half as large, the cleaned pictures are sharp
-again, and what noise was left in them is gone; camera noise of that level is simulated on them, and
-every model is scored by how well it takes it off. The reference never judges itself by its own
-output: it has to win on the same simulated noise as all others.
+From noisy pictures alone, remaining noise cannot be told from preserved detail. So they are made
+into a test to which the answer is known. A reference model denoises the pictures, and what it
+removes gives the level of their noise. Reduced to half their size, the denoised pictures are sharp
+again and free of remaining noise. Camera noise of that level is simulated on them, and every model
+is scored by how well it removes it. The reference is never judged by its own output: it has to win
+on the same simulated noise as all others.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 MEGAPIXELS = 4.0
 SHRINK = 2.0
-TRUE_OVER_REMOVED = 1.3  # noise, to what a good model takes off: chosen on half of the dev scenes
+TRUE_OVER_REMOVED = 1.3  # noise to what a good model removes: chosen on half of the dev scenes
 QUIETEST = 0.5 / 255
-DRAWS = 2  # of noise on each picture
+DRAWS = 2  # of noise per picture
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Rank:
-    """How a model did on simulated noise of the level of the pictures.
+    """Scores of a model on simulated noise of the level of the pictures.
 
     Attributes:
         name: of the model.
-        psnr: in dB, of the pictures it denoised, against what the noise was simulated on; mean.
+        psnr: mean in dB of its results, against the pictures that the noise was simulated on.
         gain: in dB, over the noisy pictures. A model that gains nothing is not for these pictures.
     """
 
@@ -56,7 +56,7 @@ class Rank:
 
     @property
     def helps(self) -> bool:
-        """Whether the pictures came out better than they went in."""
+        """Whether the model improved the pictures."""
         return self.gain > 0
 
 
@@ -68,24 +68,25 @@ def rank_models(
     megapixels: float = MEGAPIXELS,
     seed: int = 0,
 ) -> list[Rank]:
-    """Return the models by how well they denoise such pictures, best first; no clean one is needed.
+    """Return the models ranked by how well they denoise such pictures, best first.
 
-    Scores are comparable within a call, or with the same pictures, reference and seed. Differences
-    of less than about 0.1 dB say nothing.
+    No clean picture is needed. Scores are comparable within a call, or with the same pictures,
+    reference and seed. Differences below about 0.1 dB are not meaningful.
 
     Args:
-        models: denoisers by name, all for the same number of channels, 1 or 3, and the same range
-            of float values.
+        models: denoisers by name, all for the same number of channels, 1 or 3, and the same value
+            range.
         noisy: noisy pictures, in any of the forms that `fit` takes.
-        reference: cleans the pictures for the test; it should be a good one. Default: the model
-            that comes with the package.
-        megapixels: how many million pixels are looked at. Of more, windows are taken.
+        reference: a good model, which denoises the pictures for the test. Default: the one bundled
+            with the package.
+        megapixels: how many million pixels to use; of more, windows are taken.
         seed: of windows, noise and masks.
 
     Raises:
-        DataError: there is no model, or the pictures hold floats of another range.
-        SettingError: the models are for other numbers of channels than 1 or 3, or differ; the
-            reference is for another number; megapixels is not above 0.
+        DataError: there is no model, or the pictures have another value range.
+        SettingError: the models are not denoisers by name, differ in channels or value range, or
+            have other than 1 or 3 channels; the reference has another number; megapixels is not
+            above 0.
         DataError, SizeError, PixelError, ImageReadError: the pictures cannot be used.
 
     >>> from masked_denoise import AsymmetricMaskDenoiser
@@ -118,10 +119,10 @@ def rank_models(
 def simulated_tests(
     windows: Sequence[Array], reference: AsymmetricMaskDenoiser, seed: int
 ) -> list[tuple[Pixels, Pixels]]:
-    """Return pairs (noisy, clean), uint8 (H, W, C), that are like the windows (C, H, W)."""
+    """Return `DRAWS` pairs (noisy, clean) for each window (C, H, W): uint8 (H, W, C), reduced."""
     pairs = []
     reference = copy.copy(reference)
-    reference.dct_threshold = 0.0  # TRUE_OVER_REMOVED was measured without
+    reference.dct_threshold = 0.0  # TRUE_OVER_REMOVED was measured without it
     for number, window in enumerate(windows):
         before = np.moveaxis(smaller(window, 1, reference.value_range), 0, 2)
         after = reference.denoise(np.ascontiguousarray(before), seed=seed)
@@ -152,14 +153,14 @@ def _psnr(image: Pixels, clean: Pixels) -> float:
 
 
 def _luma_deviation(noisy: Pixels, clean: Pixels) -> float:
-    """Return the standard deviation of what was taken off luma, where white is 1."""
+    """Return the standard deviation of what was removed from luma, where white is 1."""
     difference = (noisy.astype(np.float64) - clean) / 255
     luma = difference @ np.array(LUMA) if difference.shape[2] == 3 else difference
     return float(luma.std())
 
 
 def _alike(models: Mapping[str, AsymmetricMaskDenoiser]) -> AsymmetricMaskDenoiser:
-    """Return one of the models, of which all take the same pictures."""
+    """Return one of the models, once it is sure that all take the same pictures."""
     from ..denoiser import AsymmetricMaskDenoiser
 
     named = isinstance(models, Mapping)
@@ -182,7 +183,7 @@ def _alike(models: Mapping[str, AsymmetricMaskDenoiser]) -> AsymmetricMaskDenois
 
 
 def _shipped(like: AsymmetricMaskDenoiser) -> AsymmetricMaskDenoiser:
-    """Return the model of the package, for what another model takes."""
+    """Return the bundled model for the pictures of another model, on its device."""
     from ..pretrained.shipped import as_grey, load_shipped
 
     model = load_shipped() if like.channels == 3 else as_grey(load_shipped())

@@ -9,8 +9,8 @@ from typing import Any
 
 from .settings import FitSettings
 
-UNKNOWN = 1 << 40  # steps of a stage whose speed has not been measured yet
-MARKS = 8  # how many marks back the speed is measured
+UNKNOWN = 1 << 40  # steps of a stage whose speed is not measured yet
+MARKS = 8  # number of marks that the speed is measured over
 
 
 @dataclass
@@ -18,11 +18,11 @@ class Stage:
     """A part of the run with a learning rate cycle of its own.
 
     Attributes:
-        smooth: False for stage B (mask loss of one branch, Eq. 4), True for stage P (total loss
-            of all branches, Eq. 10).
-        first: the step at which it starts.
-        steps: how many it has; an estimate where the budget is in minutes.
-        end: seconds of training after which it must be over; infinite for a budget in steps.
+        smooth: False for stage B (mask loss of one branch, Eq. 4), True for stage P (total loss of
+            all branches, Eq. 10).
+        first: number of its first step.
+        steps: number of steps; an estimate where the budget is in minutes.
+        end: seconds of training by which it must end; infinite for a budget in steps.
     """
 
     smooth: bool
@@ -32,17 +32,17 @@ class Stage:
 
 
 class Schedule:
-    """The stages of a run and where it stands in them.
+    """The stages of a run, and its position in them.
 
     A budget in steps fixes everything beforehand. A budget in minutes becomes a number of steps
-    once the speed has been measured, and is measured again at every mark, so that the run ends in
-    time and the learning rate reaches zero even where the speed changes.
+    once the speed is known. The speed is measured again at every mark, so that the run ends on time
+    and the learning rate reaches zero even if the speed changes.
 
     Args:
         settings: of the run.
-        steps: the budget in steps, also where the settings tell it in epochs; None for minutes.
-        full_rate_steps: of a stage with more steps the learning rate is lower in proportion, so
-            that weights go as far in many small steps as in so many large ones. Default: no limit.
+        steps: the budget in steps, also where the settings give epochs; None for minutes.
+        full_rate_steps: in a stage with more steps the learning rate is lowered in proportion, so
+            that the weights move as far as in this many steps at the full rate. Default: no limit.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Schedule:
         self.marks: deque[tuple[int, float]] = deque([(0, 0.0)], maxlen=MARKS)
 
     def stage_at(self, step: int) -> Stage | None:
-        """Return the stage that a step belongs to, None where the run is over.
+        """Return the stage that a step belongs to, None once the run is over.
 
         Steps must be asked for in order.
         """
@@ -79,17 +79,20 @@ class Schedule:
             self.index += 1
             if self.index < len(self.stages):
                 self.stages[self.index].first = step
-                while len(self.marks) > 1:  # the speed is another from here on
+                while len(self.marks) > 1:  # the speed changes here
                     self.marks.popleft()
         return None
 
     @property
     def smooth(self) -> bool:
-        """Whether the present stage, or the last one after the end, is stage P."""
+        """Whether the current stage, or the last one once the run is over, is stage P."""
         return self.stages[min(self.index, len(self.stages) - 1)].smooth
 
     def mark(self, step: int, seconds: float) -> None:
-        """Take note that `step` steps took `seconds` of training; stretch a stage in minutes."""
+        """Record that `step` steps took `seconds` of training.
+
+        With a budget in minutes, this sets the current stage's length by the speed.
+        """
         if self.steps is not None or self.index >= len(self.stages):
             return
         stage = self.stages[self.index]
@@ -105,9 +108,9 @@ class Schedule:
             stage.steps = step - stage.first + math.ceil(left * rate)
 
     def factor(self, step: int) -> float:
-        """Return the share of the learning rate that a step of the present stage is taken with.
+        """Return the factor of the learning rate at a step of the current stage.
 
-        Linear warm-up, times half a cosine to zero over the stage; less in stages longer than
+        Linear warm-up, times half a cosine to zero over the stage; lower in stages longer than
         `full_rate_steps`.
         """
         stage = self.stages[self.index]
@@ -125,7 +128,7 @@ class Schedule:
 
     @property
     def expected_steps(self) -> int | None:
-        """The number of steps of the whole run, as far as it is known."""
+        """The expected number of steps of the whole run; None until the speed is measured."""
         if self.steps is not None:
             return self.steps
         stage = self.stages[min(self.index, len(self.stages) - 1)]
@@ -135,11 +138,11 @@ class Schedule:
         return math.ceil((stage.first + stage.steps) * rest)
 
     def state(self) -> dict[str, Any]:
-        """Return what `load_state` takes, as plain numbers."""
+        """Return the state for `load_state`, as plain numbers."""
         return {"index": self.index, "stages": [[s.first, s.steps] for s in self.stages]}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where the run that gave `state` stood."""
+        """Restore the state of a run."""
         self.index = state["index"]
         for stage, (first, steps) in zip(self.stages, state["stages"], strict=True):
             stage.first, stage.steps = first, steps

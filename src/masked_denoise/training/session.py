@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 def borrowed_accelerator(
     settings: FitSettings, options: FitOptions, *, in_bf16: bool
 ) -> Iterator[Accelerator]:
-    """Lend the accelerator of a run; accelerate and torch's generators are given back unchanged.
+    """Lend the accelerator of a run; restore accelerate's state and torch's generators afterwards.
 
     Args:
         settings: of the run.
         options: of the run.
-        in_bf16: whether the network may be trained in bfloat16 where nobody says.
+        in_bf16: whether mixed_precision="auto" may train the network in bfloat16.
 
     Raises:
-        SettingError: the device, the precision or the trackers cannot be had.
+        SettingError: the device, the precision or the trackers are not available.
     """
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
@@ -50,7 +50,7 @@ def borrowed_accelerator(
 
 @contextmanager
 def _apples_forked(device: torch.device) -> Iterator[None]:
-    """Give the generator of an Apple GPU back as it was; `fork_rng` knows none."""
+    """Restore the generator of an Apple GPU afterwards, which `fork_rng` does not cover."""
     if device.type != "mps":
         yield
         return
@@ -112,12 +112,12 @@ def _precision(asked: str, on_cpu: bool, in_bf16: bool) -> str:
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C only sets `asked`; the second raises KeyboardInterrupt.
+    """In its context, the first Ctrl-C only sets `asked`; the second raises KeyboardInterrupt.
 
     Does nothing outside the main thread, or where the program handles Ctrl-C in its own way.
 
     Args:
-        tell: called with a message when Ctrl-C is pressed first.
+        tell: called with a message at the first Ctrl-C.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:

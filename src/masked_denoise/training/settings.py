@@ -24,13 +24,13 @@ _REAL = (
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Everything that decides how the weights come out; stored in every checkpoint.
+    """Everything that determines the weights of a run; stored in every checkpoint.
 
-    Exactly one of `steps`, `epochs` and `minutes` is set. The meaning of each is told by
-    `AsymmetricMaskDenoiser.fit`.
+    Exactly one of `steps`, `epochs` and `minutes` is set. `AsymmetricMaskDenoiser.fit` explains
+    each setting.
 
     Raises:
-        SettingError: a value is out of its range, or two budgets are set.
+        SettingError: a value is out of its range, or not exactly one budget is set.
     """
 
     steps: int | None = None
@@ -86,7 +86,7 @@ class FitSettings:
             raise SettingError(f"smooth_steps is {share}, more than the {self.steps} steps in all")
 
     def _make_plain(self) -> None:
-        """Turn numbers of other kinds, as NumPy's, into Python's, which JSON holds."""
+        """Convert numbers of other types, such as NumPy's, to Python's, which JSON can hold."""
         plain: dict[str, object] = {"seed": whole("seed", self.seed)}
         plain["betas"] = tuple(number("betas", one) for one in self.betas)
         for name in (*_WHOLE, *_REAL):
@@ -111,23 +111,23 @@ class FitSettings:
                 _check(name, value, least=0, below=1)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as values that JSON holds."""
+        """Return the settings as values that JSON can hold."""
         return dict(json.loads(json.dumps(asdict(self))))
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What a run does beside training; nothing here changes how the weights come out.
+    """Options of a run beside its settings; a resumed run may have others.
 
-    The meaning of each is told by `AsymmetricMaskDenoiser.fit`. Pairs for validation are read when
-    the options are made, before any work: they are `CleanPairs` then.
+    `AsymmetricMaskDenoiser.fit` explains each option. Pairs for validation are read when the
+    options are made, before any work, and become `CleanPairs`.
 
     Raises:
-        SettingError: a value is out of its range, or an argument is missing that another needs.
+        SettingError: a value is out of its range, or an argument that another one needs is missing.
         DataError, SizeError: the validation holds no pairs.
     """
 
-    validation: Any = None  # None, False or CleanPairs, whatever was given
+    validation: Any = None  # None, False or CleanPairs, whatever was passed
     validate_every: int | None = None
     output: str | Path | None = None
     save_every: int | None = None
@@ -151,12 +151,12 @@ class FitOptions:
 
 
 def fit_settings(preset: Mapping[str, Any], given: Mapping[str, Any]) -> FitSettings:
-    """Return the settings of a run: those given, else those of the preset, else the defaults.
+    """Return the settings of a run: those given, else the preset's, else the defaults.
 
-    A given budget replaces that of the preset, whichever of the three it is.
+    A given budget replaces the preset's, whichever of the three it is.
 
     Args:
-        preset: a preset's arguments of `fit`.
+        preset: the preset's arguments of `fit`.
         given: the user's; None means not given.
 
     >>> fit_settings({"steps": 25_000, "crop": 160}, {"minutes": 5, "crop": None}).crop

@@ -30,15 +30,16 @@ class SimulatedPairs:
 
     Args:
         pictures: clean, uint8 or float32 (C, H, W) of any sizes; floats on the 0..1 scale.
-        settings: batch_size, crop and seed are read.
-        noise: what is simulated.
-        scale: (smallest, largest) factor by which a crop is scaled before; uniform in its
-            logarithm. Photographs seen pixel by pixel are smooth: factors above 1 make them so.
+        settings: batch_size, crop and seed are used.
+        noise: to simulate.
+        scale: (smallest, largest) factor by which a crop is scaled before noise is added; uniform
+            in its logarithm. Factors above 1 make crops smooth at the pixel level, as photographs
+            are.
         process: (rank, number of processes).
 
     Raises:
         DataError: there is no picture.
-        SettingError: the scale is no range of positive numbers.
+        SettingError: the scale is not a range of positive numbers.
     """
 
     length: int | None = None
@@ -66,7 +67,7 @@ class SimulatedPairs:
     def start(self, first: int, unit: Unit) -> Iterator[Tensor]:
         """Yield the batches of this process from number `first` on.
 
-        For a GPU several are made at a time, ahead: it is much faster than noise is simulated.
+        For a GPU, threads prepare several batches ahead: simulating noise takes longer than a step.
         """
 
         def make(number: int) -> Tensor:
@@ -87,7 +88,7 @@ class SimulatedPairs:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def held_out(self, unit: int) -> list[Tensor]:
-        """Return crops for validation, with noise of their own."""
+        """Return at least 8 crops for validation, drawn separately from those for training."""
         count = math.ceil(HELD_OUT / self.settings.batch_size)
         keys = [Key(self.settings.seed, Purpose.VALIDATE, place) for place in range(count)]
         return [self._batch(key, unit) for key in keys]
@@ -97,7 +98,7 @@ class SimulatedPairs:
         return None
 
     def windows(self, megapixels: float, side: int) -> Iterator[Array]:
-        """Yield nothing: the pictures are clean, and their noise is made."""
+        """Yield nothing: the pictures are clean."""
         return iter(())
 
     def _batch(self, key: Key, unit: int) -> Tensor:
@@ -110,7 +111,7 @@ class SimulatedPairs:
         return torch.stack(pairs)
 
     def _crop(self, side: int, random: np.random.Generator) -> Tensor:
-        """Return a clean crop (C, side, side): scaled, turned, and lit another way."""
+        """Return a clean crop (C, side, side): scaled, turned, and in another light."""
         picture = self.pictures[random.choice(len(self.pictures), p=self.chance)]
         factor = math.exp(random.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
         taken = min(math.ceil(side / factor) + 2, *picture.shape[1:])
@@ -125,7 +126,7 @@ class SimulatedPairs:
 
 
 def _lit(crop: Tensor, random: np.random.Generator) -> Tensor:
-    """Return the crop with another exposure, contrast, colour of light and saturation."""
+    """Return the crop with random exposure, contrast, colour of light and saturation."""
     exposure, gamma = math.exp(random.uniform(-0.5, 0.25)), math.exp(random.uniform(-0.25, 0.35))
     lit = crop**gamma * exposure
     if len(crop) > 1 and random.random() < 0.3:
@@ -137,12 +138,12 @@ def _lit(crop: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def smaller(picture: Array, factor: float, value_range: ValueRange | None = None) -> Array:
-    """Return a picture made smaller, uint8 (C, h, w); what noise it had shrinks, too.
+    """Return a picture reduced in size, uint8 (C, h, w), which reduces its noise, too.
 
     Args:
         picture: (C, H, W); integers on the scale of their dtype, floats and counts on that of
             `value_range`.
-        factor: how many times smaller each side becomes, 1 or more.
+        factor: that each side is divided by, 1 or more.
         value_range: (low, high) of floats; default (0, 1).
     """
     image = to_batch(np.ascontiguousarray(np.moveaxis(picture, 0, 2)), value_range=value_range)[0]

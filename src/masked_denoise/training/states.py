@@ -1,4 +1,4 @@
-"""The training states of a run on disk, `last.pt` and `best.pt`, and going on from them."""
+"""The training states of a run on disk, `last.pt` and `best.pt`, and resuming from them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .settings import FitOptions, FitSettings
 if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
-SAVE_SECONDS = 60.0  # a checkpoint so often ...
-SAVE_SHARE = 0.02  # ... or so much less often that writing takes at most this share of the time
+SAVE_SECONDS = 60.0  # between checkpoints ...
+SAVE_SHARE = 0.02  # ... or longer, so that writing takes at most this share of the time
 NOT_TRAINING = (
     "format", "library_version", "preset", "passes", "observation", "chroma_radius", "turns",
     "dct_threshold", "refine", "stride", "noise_level",
@@ -24,16 +24,16 @@ NOT_TRAINING = (
 
 
 class StateFiles:
-    """Writes the states of a run, in one process only, seldom enough to cost little.
+    """Writes the states of a run, from the main process only, and not so often that it costs time.
 
     Args:
         folder: None writes nothing.
-        every: steps between states; None for once a minute.
+        every: steps between states; None for about once a minute.
         writes: False in all processes but the main one.
 
     Attributes:
-        anew: whether the first state takes the place of all that tells of an earlier run in the
-            folder; False for a run that goes on.
+        fresh: True until the first save, which removes the checkpoints and the generated card of an
+            earlier run; False for a resumed run.
     """
 
     def __init__(self, folder: str | Path | None, every: int | None, *, writes: bool) -> None:
@@ -44,9 +44,9 @@ class StateFiles:
         self.fresh = True
 
     def _begin_anew(self, folder: Path, written: str) -> None:
-        """Remove what tells of an earlier run, but for what this one has `written`.
+        """Remove the checkpoints and the generated card of an earlier run, except for `written`.
 
-        Its weights stay until there are new ones, and a README of the user's own stays, too.
+        Its weights stay until there are new ones. A README that the user wrote stays, too.
         """
         stale = [folder / name for name in ("last.pt", "best.pt") if name != written]
         card = folder / README
@@ -64,7 +64,7 @@ class StateFiles:
         return time.monotonic() - self.saved_at > self.pause
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Write a state as `name`; CheckpointError where that fails, the older file kept."""
+        """Write a state as `name`, or raise CheckpointError and keep the older file."""
         if self.folder is None:
             return
         begin = time.monotonic()
@@ -77,10 +77,10 @@ class StateFiles:
 
 
 def check_output(folder: str | Path | None) -> None:
-    """Raise CheckpointError where nothing can be written: before the work, not after it.
+    """Raise CheckpointError if the folder cannot be written: before the work, not after it.
 
     Args:
-        folder: where a run is to write; None where it does not.
+        folder: that a run is to write into; None if it writes nothing.
     """
     if folder is None:
         return
@@ -93,10 +93,10 @@ def check_output(folder: str | Path | None) -> None:
 
 
 def state_to_resume(options: FitOptions) -> dict[str, Any] | None:
-    """Return the state to go on from, None for a run from the start.
+    """Return the state to resume from, None for a new run.
 
     Raises:
-        CheckpointError: the file is damaged, or `resume` names one that is not there.
+        CheckpointError: the file is damaged, or `resume` names one that does not exist.
     """
     if options.resume is False or options.resume is None:
         return None
@@ -113,7 +113,7 @@ def check_same_run(
     settings: FitSettings,
     processes: int,
 ) -> None:
-    """Raise CheckpointError, naming what changed, where a run cannot go on as it began."""
+    """Raise CheckpointError, naming what changed, if a run cannot continue as it began."""
     if "optimizer" not in state:
         raise CheckpointError("only last.pt can be resumed; this file holds weights for use")
     before = (

@@ -1,4 +1,4 @@
-"""Pixels on their way to the network: pictures held on a GPU, and copies that nothing waits for."""
+"""Pixels on their way to the network: pictures held on a GPU, and asynchronous copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..transfer import to_device
 from ..values import ValueRange, to_batch
 from .pictures import Array, Pictures
 
-SHARE = 0.25  # of the free memory of a GPU that pictures may take
+SHARE = 0.25  # of a GPU's free memory that pictures may take
 SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}  # can be indexed on every GPU
 
 
@@ -23,8 +23,8 @@ class CropPlace(NamedTuple):
     """Where a crop is cut from a picture, and how it is turned.
 
     Attributes:
-        row, col: of its first pixel.
-        turn: bits: 1 for rows reversed, 2 for columns reversed, then 4 for transposed.
+        row, col: of its top left pixel.
+        turn: bits: 1 to reverse rows, 2 to reverse columns, 4 to transpose after that.
     """
 
     row: int
@@ -41,7 +41,7 @@ def crop_of(array: Array, place: CropPlace, side: int) -> Array:
 
 
 def can_hold(pictures: Pictures, device: torch.device) -> bool:
-    """Return whether the pictures are to be held on the device: a GPU with room, of one dtype."""
+    """Return whether to hold the pictures on the device: a GPU with room, and all of one dtype."""
     if device.type != "cuda" or pictures.arrays is None:
         return False
     kinds = {array.dtype.newbyteorder("=") for array in pictures.arrays}
@@ -50,11 +50,11 @@ def can_hold(pictures: Pictures, device: torch.device) -> bool:
 
 
 class PixelStore:
-    """Pictures of any sizes in one flat tensor, in the dtype they came in.
+    """Pictures of any sizes in one flat tensor, in their own dtype.
 
     Args:
         arrays: (C, H, W) each, of one dtype and number of channels.
-        device: to hold them on.
+        device: that holds them.
     """
 
     def __init__(self, arrays: Sequence[Array], device: torch.device) -> None:
@@ -67,7 +67,7 @@ class PixelStore:
             self.pixels[begin:end] = _to_tensor(array).view(kind).reshape(-1)
 
     def cut(self, chosen: Sequence[int], places: Sequence[CropPlace], side: int) -> Tensor:
-        """Return the crops (B, C, side, side) of the chosen pictures, turned, in one gathering."""
+        """Return the crops (B, C, side, side) of the chosen pictures, turned, in one gather."""
         pairs = zip(chosen, places, strict=True)
         table = torch.tensor([self._steps(index, place, side) for index, place in pairs])
         table = to_device(table, self.pixels.device)
@@ -78,10 +78,10 @@ class PixelStore:
         return self.pixels[index].view(self.dtype)
 
     def _steps(self, index: int, place: CropPlace, side: int) -> tuple[int, int, int, int]:
-        """Return where the crop's first pixel lies, and the way to its next channel, row, column.
+        """Return the index of a crop's first pixel, and steps to the next channel, row and column.
 
-        Reversed rows or columns begin at the other end and go back; a transposed crop goes down
-        where others go right.
+        Reversed rows or columns begin at the other end and step backwards; transposing swaps the
+        steps to the next row and column.
         """
         _, height, width = self.shapes[index]
         start = self.begins[index] + place.row * width + place.col
@@ -95,7 +95,7 @@ class PixelStore:
 
 
 def unit_scale(image: Tensor, device: torch.device, value_range: ValueRange | None) -> Tensor:
-    """Return a float batch on the 0..1 scale; for a GPU it is there, by a copy nothing waits for.
+    """Return a float batch on the 0..1 scale; if the device is a GPU, copied there asynchronously.
 
     Integers of 8 and 16 bits are copied as they are and converted there: a quarter or half of the
     bytes, and the same values.

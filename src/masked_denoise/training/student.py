@@ -1,4 +1,4 @@
-"""Students: plain networks that see the whole noisy image, trained towards targets."""
+"""Students: plain networks that see the whole noisy image and are trained on targets."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
     from ..denoiser import AsymmetricMaskDenoiser
 
 Pair = tuple[Tensor, Tensor] | list[Tensor]
-NEW_SHARE = 0.65  # share of the new weights in the mean with those of a student that had learnt
+NEW_SHARE = 0.65  # of the new weights, in the mean with those of a student trained before
 
 
 def train_student(
     student: AsymmetricMaskDenoiser, pairs: Iterable[Pair], **settings: Any
 ) -> AsymmetricMaskDenoiser:
-    """Return the student, trained to make targets of noisy images: one pass, every pixel visible.
+    """Return the student, trained to map noisy images to targets in one pass, with no pixel hidden.
 
-    The loop is that of `fit`: averaged weights, warm-up and cosine, Ctrl-C, checkpoints.
+    The loop is that of `fit`: averaged weights, warm-up and cosine decay, Ctrl-C, checkpoints.
 
     Args:
-        student: a denoiser, mostly `AsymmetricMaskDenoiser("fast-student", preset="student")`;
+        student: a denoiser, usually `AsymmetricMaskDenoiser("fast-student", preset="student")`;
             trained in place.
-        pairs: batches (noisy, target), each float (B, C, H, W) on the 0..1 scale, or of an integer
-            dtype; both are used as they come. A list, a DataLoader or another iterable is read as
-            often as needed; a generator must give enough of them.
+        pairs: batches (noisy, target), each (B, C, H, W), of floats on the 0..1 scale or of
+            integers; both are used as they come. A list, a DataLoader or another iterable is read
+            as often as needed; a generator must yield enough of them.
         settings: of `fit`, by name: `minutes` or `steps`, `loss`, `learning_rate`, `validation`,
-            `output`, `progress` and so on. Where `validation` is not given, the score is the PSNR
-            against the targets of the first batches.
+            `output`, `progress` and so on. Without `validation`, the score is the PSNR against the
+            targets of the first batches.
 
     Raises:
         SettingError, UnknownNameError: a setting is out of range, or not known.
-        DataError, SizeError: what came are no pairs of batches, or they ended.
+        DataError, SizeError: `pairs` does not yield pairs of batches, or too few.
         TrainingError, CheckpointError: as for `fit`.
 
     >>> from masked_denoise import AsymmetricMaskDenoiser
@@ -69,7 +69,7 @@ def train_student(
 
 
 def split_settings(given: Mapping[str, Any]) -> tuple[FitSettings, FitOptions]:
-    """Return the settings and the options in what was given by name; the preset fills the rest.
+    """Return the settings and the options among named arguments; the student preset adds the rest.
 
     Raises:
         UnknownNameError: a name is neither.
@@ -86,7 +86,7 @@ def split_settings(given: Mapping[str, Any]) -> tuple[FitSettings, FitOptions]:
 
 
 def check_student(student: AsymmetricMaskDenoiser) -> None:
-    """Raise SettingError unless a denoiser shows its network every pixel, in one pass."""
+    """Raise SettingError unless the denoiser's network sees every pixel, at stride 1."""
     if not isinstance(student.scheme, NothingHidden) or student.stride != 1:
         raise SettingError(
             f"the student has {student.scheme!r} and stride {student.stride}; a plain network is "
@@ -95,7 +95,7 @@ def check_student(student: AsymmetricMaskDenoiser) -> None:
 
 
 def blend_weights(student: AsymmetricMaskDenoiser, old: Mapping[str, Tensor]) -> None:
-    """Take the student's weights part of the way back to old ones: better than either end."""
+    """Average the student's weights with its old ones, which is better than either."""
     mean = {
         name: old[name].to(value.device).lerp(value, NEW_SHARE)
         if value.is_floating_point()
@@ -109,7 +109,8 @@ def joined(pairs: Iterable[Pair], channels: int) -> Iterable[Tensor]:
     """Return the pairs as float batches (B, 2C, H, W), which can be read as often as the pairs.
 
     Raises:
-        DataError, SizeError: when read, where an item is not a pair of batches of one shape.
+        DataError: `pairs` is not an iterable.
+        DataError, SizeError: when read, if an item is not a pair of batches of one shape.
     """
     if isinstance(pairs, Iterator):
         return (_join(pair, channels) for pair in pairs)
@@ -122,7 +123,7 @@ def joined(pairs: Iterable[Pair], channels: int) -> Iterable[Tensor]:
 
 
 class _Joined:
-    """The same pairs, each joined along its channels when it is read."""
+    """The pairs, each concatenated along its channels when it is read."""
 
     def __init__(self, pairs: Iterable[Pair], channels: int) -> None:
         self.pairs, self.channels = pairs, channels
@@ -148,19 +149,19 @@ def _join(pair: Pair, channels: int) -> Tensor:
 
 
 class StudentLearner(Learner):
-    """Takes steps towards targets; its batches (B, 2C, H, W) are noisy images and targets."""
+    """Takes optimizer steps on targets; batches (B, 2C, H, W) are noisy images and targets."""
 
     def loss(self, image: Tensor, batch: int, smoothness: float | None) -> Tensor:
-        """Return the distance of the student's output to the targets, a scalar."""
+        """Return the distance between the student's output and the targets, a scalar."""
         noisy, target = image.chunk(2, dim=1)
         loss: Tensor = self.model(noisy, target=target, step=batch, loss=self.settings.loss)
         return loss
 
 
 class StudentTrainer(Trainer):
-    """A run towards targets. Its batches are on the 0..1 scale, (B, 2C, H, W)."""
+    """A run on targets. Its batches are (B, 2C, H, W) on the 0..1 scale."""
 
-    measures = False  # nothing is hidden, so that a pixel's own value is in the result
+    measures = False  # nothing is hidden, so the result contains each pixel's own value
 
     def _make_learner(self) -> Learner:
         return StudentLearner(self.denoiser, self.settings, self.accelerator)
@@ -170,7 +171,7 @@ class StudentTrainer(Trainer):
 
 
 class Targets:
-    """PSNR in dB of the student's output against the targets, over the same batches each time.
+    """PSNR in dB of the student's output against the targets, always on the same batches.
 
     Args:
         batches: float (B, 2C, H, W) on the 0..1 scale: noisy images and targets.

@@ -1,4 +1,4 @@
-"""How good the weights are: against clean pictures, or against fixed masks where there are none."""
+"""How good the weights are: against clean pictures, or under fixed masks where there are none."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 Image = Tensor | Array
 
-WORSE = 0.05  # dB under the best score that count as clearly worse
-SIDE = 256  # pictures are scored in a square of this side from their middle
+WORSE = 0.05  # dB below the best score that count as clearly worse
+SIDE = 256  # side of the central square that pictures are scored in
 
 
 class Validation(Protocol):
-    """Scores weights during a run; higher is better, in dB."""
+    """Scores weights during a run, in dB; higher is better."""
 
-    times: int  # a run
+    times: int  # scores per run
     supervised: bool
 
     def score(self, denoiser: AsymmetricMaskDenoiser, smoothness: float | None) -> float:
-        """Return the score of the weights that the denoiser now has, by the loss of a stage."""
+        """Return the score of the denoiser's current weights, under the loss of a stage."""
 
 
 class CleanPairs:
-    """Mean PSNR in dB of the denoised middles (at most 256 x 256) of pictures with a clean twin.
+    """Mean PSNR in dB of denoised pictures against clean ones, in the middle 256 x 256 pixels.
 
-    One pass of `denoise` is scored, each picture on its own scale: 0 to the top of an integer
-    dtype, 0 to 1 of floats; or both on that of the denoiser's `value_range`, where it is in use.
+    One pass of `denoise` is scored. Each pair is on its own scale: 0 to the maximum of an integer
+    dtype, 0 to 1 for floats; or on the denoiser's `value_range` where that is in use.
 
     Args:
         pairs: (noisy, clean) pictures, arrays or tensors as `denoise` takes them; or two folders,
             whose files pair by name (see `evaluate.find_pairs`).
 
     Raises:
-        DataError: there is no pair, or what came is no sequence of pairs.
+        DataError: there is no pair, or `pairs` is not a sequence of pairs.
         SizeError: the two pictures of a pair differ in shape.
     """
 
@@ -79,7 +79,7 @@ class CleanPairs:
             raise DataError("validation holds no pair; one (noisy, clean) or more is needed")
 
     def score(self, denoiser: AsymmetricMaskDenoiser, smoothness: float | None = None) -> float:
-        """Return the mean PSNR in dB, whatever the stage."""
+        """Return the mean PSNR in dB; the stage does not matter."""
         from ..metrics import psnr
 
         total = 0.0
@@ -97,7 +97,8 @@ class CleanPairs:
 class FixedMasks:
     """The loss of a stage (Eq. 4 or 10) on the same crops under the same masks, in dB.
 
-    -20·log10 of an L1 loss, -10·log10 of an L2 loss: 0.1 dB is about one percent.
+    -20·log10 of an L1 loss, -10·log10 of an L2 loss: 0.1 dB is about one percent of an L1 loss, two
+    of an L2 loss.
 
     Args:
         batches: float (B, C, H, W) on the 0..1 scale.
@@ -113,7 +114,7 @@ class FixedMasks:
 
     @torch.no_grad()
     def score(self, denoiser: AsymmetricMaskDenoiser, smoothness: float | None = None) -> float:
-        """Return the loss in dB; the denoiser must be in training mode, its backbone need not."""
+        """Return the loss in dB; the denoiser must be in training mode, but not its backbone."""
         device = denoiser.device
         losses = [
             denoiser(
@@ -129,28 +130,28 @@ class FixedMasks:
 
 
 class Scores:
-    """The scores of a run: when one is due, which weights were best, whether it gets worse.
+    """The scores of a run: when one is due, which weights were best, whether it is getting worse.
 
     Args:
         validation: None for no scores at all.
-        every: steps between scores; None for `validation.times` over the run.
+        every: steps between scores; None for `validation.times` scores per run.
     """
 
     def __init__(self, validation: Validation | None, every: int | None) -> None:
         self.validation, self.every = validation, every
         self.smooth = False  # in stage P
-        self.count = 0  # due so far
-        self.worse = 0  # in a row, clearly below the best
+        self.count = 0  # scores due so far
+        self.worse = 0  # scores in a row that are clearly below the best
         self.best: dict[str, Any] | None = None  # score, step, weights
 
     def enter(self, smooth: bool) -> None:
-        """Begin anew where a stage with another loss begins, unless clean pictures decide."""
+        """Forget earlier scores when a new stage changes the loss, unless clean pictures decide."""
         if smooth != self.smooth and self.validation and not self.validation.supervised:
             self.best, self.worse = None, 0
         self.smooth = smooth
 
     def due(self, step: int, progress: float) -> bool:
-        """Return whether a score is due after a step, at a share of the budget."""
+        """Return whether a score is due after a step, at a share `progress` of the budget."""
         if self.validation is None:
             return False
         before, times = self.count, self.validation.times
@@ -158,7 +159,7 @@ class Scores:
         return self.count > before
 
     def add(self, score: float, step: int, weights: dict[str, Tensor]) -> bool:
-        """Take note of a score; return whether it is the best, whose weights are copied."""
+        """Record a score; return whether it is the best, in which case the weights are copied."""
         if math.isfinite(score) and (self.best is None or score > self.best["score"]):
             copied = {name: value.detach().clone() for name, value in weights.items()}
             self.best = {"score": score, "step": step, "weights": copied}
@@ -169,19 +170,19 @@ class Scores:
         return False
 
     def state(self) -> dict[str, Any]:
-        """Return what `load_state` takes, as tensors and plain values."""
+        """Return the state for `load_state`, as tensors and plain values."""
         return {
             "count": self.count, "worse": self.worse, "best": self.best, "smooth": self.smooth
         }  # fmt: skip
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where the run that gave `state` stood."""
+        """Restore the state of a run."""
         self.count, self.worse, self.best = state["count"], state["worse"], state["best"]
         self.smooth = state["smooth"]
 
 
 def _read_pairs(noisy: Path, clean: Path) -> Iterator[tuple[Array, Array]]:
-    """Yield the pictures of two folders that belong together."""
+    """Yield the pictures of two folders that pair by name."""
     from ..images import read_image
     from ..images.pairs import find_pairs
 
