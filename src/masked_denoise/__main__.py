@@ -1,4 +1,4 @@
-"""`python -m masked_denoise` is the command `masked-denoise`."""
+"""Run the command `masked-denoise` as `python -m masked_denoise`."""
 
 from .cli import main
 

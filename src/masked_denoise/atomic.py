@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ _TRIAL = bytes(1 << 16)
 
 
 def try_folder(folder: str | Path) -> None:
-    """Make a file of 64 KB in a folder, which need not be there yet, and remove it again.
+    """Check that a folder can be written, by a temporary file of 64 KB.
+
+    If the folder does not exist yet, its nearest existing parent is tried.
 
     Raises:
-        OSError: files cannot be made there.
+        OSError: files cannot be created there.
     """
     place = Path(folder)
     while not os.path.lexists(place):
@@ -31,13 +33,13 @@ def try_folder(folder: str | Path) -> None:
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Put `data` at `path` in one step, in a folder that is made where it is missing.
+    """Write `data` to `path` in one step, creating the folder if it is missing.
 
-    The data are on the disk before the name is, so that after a failure or a loss of power either
-    the older file or the new one is there, and nothing else.
+    The data are on the disk before the file gets its name, so that after a failure or loss of power
+    there is either the old file or the new one, never a partial one.
 
     Raises:
-        OSError: the disk is full, the folder cannot be written, and the like.
+        OSError: the disk is full, the folder cannot be written, or similar.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.parent / f".{secrets.token_hex(8)}.part"

@@ -1,9 +1,9 @@
-"""How `denoise` calls the network: in which precision, compiled or not, how many images at a time.
+"""Calls of the network: precision, compilation, and how many images at a time.
 
-On a GPU the branches of several passes go through the network together, as many as fit into half
-of the memory that is free: the first call takes one image and measures what it needs. A call that
-runs out of memory is tried again with half as many. Elsewhere every branch is a call of its own: a
-CPU is busy with one image, and a smaller one stays in its caches.
+On a GPU the branches of several passes are batched, as many as fit into half of the free memory:
+the first call takes one image and measures its memory. A call that runs out of memory is repeated
+with half as many images. On other devices every branch is a separate call: one image keeps a CPU
+busy, and a smaller batch stays in its caches.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from .pixels import reflect_pad
 if TYPE_CHECKING:
     from .denoiser import AsymmetricMaskDenoiser
 
-Job = tuple[Tensor, int]  # filled sub-images (n, C, h, w), and how the network sees them turned
+Job = tuple[Tensor, int]  # filled sub-images (n, C, h, w), and their orientation, see `turned`
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-MOST_PIXELS = 1 << 24  # of one call: more do not make a GPU faster
+MOST_PIXELS = 1 << 24  # per call; more do not make a GPU faster
 _TURNS: tuple[tuple[tuple[int, ...], bool], ...] = (  # flipped dimensions, then transposed or not
     ((), False), ((3,), True), ((2, 3), False), ((2,), True),
     ((3,), False), ((2, 3), True), ((2,), False), ((), True),
 )  # fmt: skip
-SHARE = 0.5  # of the free memory that a call may take
-TELLING = 1 << 16  # pixels of a call that tell what more take: workspace counts little then
+SHARE = 0.5  # share of the free memory that a call may use
+TELLING = 1 << 16  # pixels of a call from which its memory extrapolates: workspace is small then
 
 
 class CallCache:
-    """What calls have found out about the network of a denoiser; a copy starts anew.
+    """Facts learnt from calls of a denoiser's network; a copy starts empty.
 
     Attributes:
-        network: which it is about.
+        network: the network they apply to.
         compiled: the network for calls with `compile=True`; None before the first.
-        measured: bytes that a call takes for each pixel, and the pixels of the call that told so,
-            by device and precision.
-        room: most pixels of a call, after one ran out of memory.
+        measured: by device and precision: bytes per pixel of a call, and the number of pixels of
+            the call they were measured in.
+        room: largest number of pixels per call; lowered when a call runs out of memory.
     """
 
     def __init__(self, network: nn.Module | None = None) -> None:
@@ -64,10 +64,10 @@ class NetworkCalls:
         denoiser: in evaluation mode.
         device: of the images and the network.
         precision: "float32"; "bf16" or "fp16" for automatic mixed precision; or "auto": bf16 on
-            GPUs that compute in it, elsewhere float32, which gives the same picture on any CPU. A
-            network whose weights are not float32 runs in their dtype with "auto" and "float32". An
-            autocast of the caller stays in force with "auto".
-        compile: whether the network is compiled by `torch.compile`, once for a denoiser.
+            GPUs with bf16 arithmetic, elsewhere float32, which gives the same picture on any CPU. A
+            network whose weights are not float32 runs in their dtype under "auto" and "float32".
+            "auto" respects an autocast of the caller.
+        compile: whether to compile the network with `torch.compile`, once per denoiser.
 
     Raises:
         SettingError: the precision is not one of these.
@@ -89,7 +89,7 @@ class NetworkCalls:
         self.compile, self.memory = compile, denoiser.call_cache
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Tensor]:
-        """Yield the prediction (n, C, h, w) of each job, in order; jobs are taken when needed."""
+        """Yield the prediction (n, C, h, w) of each job, in order; jobs are consumed lazily."""
         batch: list[Job] = []
         room = 0.0
         for image, turn in jobs:
@@ -109,7 +109,7 @@ class NetworkCalls:
         return predict(self.denoiser, batch, self._forward)
 
     def _fits(self, batch: Sequence[Job], image: Tensor, turn: int, room: float) -> bool:
-        """Return whether a job can go into the call of the others, which may have `room` pixels."""
+        """Return whether a job can join the batch: same shape, and no more than `room` pixels."""
         first, first_turn = batch[0]
         same = (first.shape, first_turn % 2) == (image.shape, turn % 2)
         if image.shape[2] == image.shape[3]:
@@ -118,16 +118,16 @@ class NetworkCalls:
         return same and (len(batch) + 1) * pixels <= room
 
     def _room(self) -> float:
-        """Return how many pixels a call may have."""
+        """Return the largest number of pixels for a call."""
         if self.device.type != "cuda":
             return float("inf")
         measured = self.memory.measured.get((self.device, self.cast))
         if measured is None:
-            return 0.0  # one image: it is measured
+            return 0.0  # a first call with one image, to measure
         return min(self.memory.room, SHARE * free_memory(self.device) / max(measured[0], 1.0))
 
     def _forward(self, seen: Tensor) -> Tensor:
-        """Return the network's output for (N, C, h, w), in as many calls as memory needs."""
+        """Return the network's output for (N, C, h, w), in as many calls as memory requires."""
         outputs, first = [], 0
         while first < len(seen):
             number = min(self._room() / (seen.shape[2] * seen.shape[3]), len(seen) - first)
@@ -142,7 +142,7 @@ class NetworkCalls:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _call_or_none(self, part: Tensor) -> Tensor | None:
-        """Return the output; None where memory ran out and fewer images can be tried."""
+        """Return the output; None if memory ran out and fewer images can be tried."""
         try:
             return self._call_and_measure(part)
         except torch.cuda.OutOfMemoryError:
@@ -182,7 +182,7 @@ class NetworkCalls:
 
 
 def cast_of(precision: str, device: torch.device, weights: torch.dtype) -> torch.dtype | None:
-    """Return the dtype to cast to automatically, float32 for no casts, None to leave all as it is.
+    """Return the autocast dtype: float32 for no autocast, None to leave the caller's state.
 
     >>> cast_of("bf16", torch.device("cpu"), torch.float32)
     torch.bfloat16
@@ -199,12 +199,12 @@ def cast_of(precision: str, device: torch.device, weights: torch.dtype) -> torch
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Return whether a device has arithmetic in bfloat16: some GPUs, and CPUs with AVX-512 or AMX.
+    """Return whether a device has bfloat16 arithmetic: some GPUs, and CPUs with AVX-512 or AMX.
 
-    What PyTorch does not know of is taken for not there.
+    Features that this version of PyTorch cannot query count as missing.
     """
     if device.type == "cpu":
-        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of no version before 2.5
+        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not before PyTorch 2.5
         return any(getattr(torch.cpu, name, bool)() for name in asked)
     if device.type != "cuda":
         return False
@@ -212,7 +212,7 @@ def computes_bf16(device: torch.device) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes of a GPU that are free, or kept by PyTorch for the next tensor."""
+    """Return the free bytes of a GPU, including those cached by PyTorch."""
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + kept
 
@@ -223,9 +223,10 @@ def predict(
     """Return the prediction for each filled image: the network's, or z + net(z).
 
     Args:
-        denoiser: whose traits and `residual` count.
-        jobs: of one shape (n, C, h, w) as the network sees them, turned.
-        network: takes and returns (N, C, h', w'), sides of the network's size multiple.
+        denoiser: its traits and `residual` are used.
+        jobs: all of one shape (n, C, h, w) once turned.
+        network: maps (N, C, h', w') to the same shape, with sides that are multiples of the
+            network's size multiple.
 
     Raises:
         BackboneError: the network does not keep the shape.
@@ -237,13 +238,13 @@ def predict(
         reflect_pad(image, -image.shape[2] % multiple, -image.shape[3] % multiple)
         for image, _ in jobs
     ]
-    views = [  # in the network's layout first, where turning is cheaper
+    views = [  # first converted to the network's layout, in which turning is cheaper
         turned(image.contiguous(memory_format=layout), turn)
         for image, (_, turn) in zip(padded, jobs, strict=True)
     ]
     if len(views) == 1:
         seen = views[0].to(dtype).contiguous(memory_format=layout)
-        if seen.data_ptr() == padded[0].data_ptr():  # a network may work in place
+        if seen.data_ptr() == padded[0].data_ptr():  # a network may modify its input
             seen = seen.clone()
     else:
         number, *rest = views[0].shape
@@ -273,10 +274,10 @@ def predict(
 
 
 def turned(image: Tensor, turn: int, *, back: bool = False) -> Tensor:
-    """Return the image turned by `turn` quarters and, from 4 on, mirrored; or the way back.
+    """Return the image in orientation `turn`: quarter turns, + 4 if mirrored; or turned back.
 
-    Whatever the turn, one flip of rows, columns or both is copied at most; then rows and columns
-    change places, which copies nothing.
+    Each orientation is a flip of rows, columns or both, which copies once, and a transposition,
+    which does not copy.
     """
     flips, transposed = _TURNS[turn]
     if back and transposed:

@@ -1,9 +1,9 @@
-"""Noise like that of finished camera pictures, drawn anew for every picture.
+"""Simulated noise like that in the JPEG files of cameras, drawn anew for every picture.
 
-Between sensor and file a camera interpolates its colour mosaic, smooths, bends the tones and
-compresses. Noise that was independent from pixel to pixel comes out in grains and blotches, wider
-in colour than in brightness. Every one of these properties varies from camera to camera, so each
-is drawn from a range: a network that has seen the whole range needs to be told nothing.
+Between sensor and file a camera demosaics, smooths, applies a tone curve and compresses. Noise
+that was independent from pixel to pixel becomes grain and blotches, coarser in colour than in
+brightness. These properties vary from camera to camera, so each is drawn from a range: a network
+that has seen the whole range needs no information about the camera.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor
 from .colour import LUMA, YCBCR
 from .errors import SettingError, SizeError
 
-AGAIN = (70, 90)  # quality of a second compression, the last one excluded
+AGAIN = (70, 90)  # quality of a second compression, upper end excluded
 RANGES = ("sigma", "chroma", "grain", "blotches", "coarse", "quality", "flat", "contrast")
-KNOTS = 9  # of the curve of the noise level over brightness
+KNOTS = 9  # of the curve of noise level over brightness
 
 Range = tuple[float, float]
 Bands = list[tuple[float, float]]  # (share of the variance, sigma of a Gaussian blur in pixels)
@@ -31,27 +31,27 @@ Bands = list[tuple[float, float]]  # (share of the variance, sigma of a Gaussian
 
 @dataclass(frozen=True)
 class CameraNoise:
-    """Draws of camera noise; ranges are (lowest, highest), uniform unless said otherwise.
+    """Simulator of camera noise; ranges are (lowest, highest), uniform unless stated otherwise.
 
     Args:
-        sigma: root mean square of the noise of luma where white is 1; uniform in its logarithm.
-        chroma: noise of each colour difference over that of luma; uniform in its logarithm.
+        sigma: root mean square of the luma noise, where white is 1; log-uniform.
+        chroma: noise of each colour difference relative to luma; log-uniform.
         grain: blur of the fine part of luma noise: sigma of a Gaussian, in pixels.
-        blotches: the same of the middle part of colour noise.
-        coarse: share of the variance of luma noise that spreads over several pixels.
+        blotches: the same for the middle part of colour noise.
+        coarse: share of the variance of luma noise that is spread over several pixels.
         quality: of the JPEG compression that follows, whole numbers from 1 to 100.
         uncompressed: share of the pictures that are not compressed.
-        flat: noise of flat areas over that amid strong contrast. Cameras smooth what looks flat,
-            and compression drops faint detail, so that of real photographs it is about 0.4.
-        contrast: standard deviation around a pixel at which it is half way between the two;
-            uniform in its logarithm.
-        white: share of the pictures whose noise is independent from pixel to pixel and from colour
-            to colour and equally strong everywhere: not what cameras make, but what raw developers
-            without any noise reduction come near, and what simulations mostly have.
-        twice: share of the pictures that are compressed once more, as those are that were edited.
+        flat: noise in flat areas relative to that in areas of strong contrast. Cameras smooth flat
+            areas, and compression drops faint detail, so in real photographs it is about 0.4.
+        contrast: local standard deviation of luma at which the noise is half-way between the two;
+            log-uniform.
+        white: share of the pictures with white noise, independent from pixel to pixel and between
+            colours, and equally strong everywhere: unlike cameras, but close to raw converters
+            without noise reduction, and common in simulations.
+        twice: share of the pictures that are compressed a second time, as edited ones are.
 
     Raises:
-        SettingError: a range is empty, or leaves what it means.
+        SettingError: a range is empty or exceeds its limits.
 
     >>> noise = CameraNoise(sigma=(0.02, 0.02), uncompressed=1.0)
     >>> clean = torch.full((3, 256, 256), 0.5)
@@ -90,14 +90,14 @@ class CameraNoise:
                 )
 
     def add(self, clean: Tensor, random: np.random.Generator) -> Tensor:
-        """Return the picture with noise, clipped to 0..1, in the steps of 8 bits.
+        """Return the picture with noise, mostly JPEG-compressed, in 8-bit steps within 0..1.
 
         Args:
             clean: float (C, H, W) on the 0..1 scale, C of 1 or 3, sides of at least 2.
-            random: where all draws come from; the same state gives the same noise.
+            random: generator for all draws; the same state gives the same noise.
 
         Raises:
-            SizeError: the shape is another one.
+            SizeError: the shape is not one of these.
         """
         if clean.ndim != 3 or clean.shape[0] not in (1, 3) or min(clean.shape[1:]) < 2:
             raise SizeError(
@@ -116,7 +116,7 @@ class CameraNoise:
         return noise if self.flat == (1.0, 1.0) else noise * self._smoothed(_luma(clean), random)
 
     def _correlated(self, clean: Tensor, random: np.random.Generator) -> Tensor:
-        """Return noise in grains and blotches, as strong in flat areas as elsewhere."""
+        """Return noise with grain and blotches, equally strong in flat areas and elsewhere."""
         size = (clean.shape[1], clean.shape[2])
         sigma = _log_uniform(self.sigma, random)
         if len(clean) == 1:
@@ -135,7 +135,7 @@ class CameraNoise:
         return torch.einsum("ij,jhw->ihw", torch.linalg.inv(transform), torch.stack(planes))
 
     def _smoothed(self, luma: Tensor, random: np.random.Generator) -> Tensor:
-        """Return what is left of the noise of each pixel (H, W), most amid strong contrast."""
+        """Return the share of the noise (H, W) that smoothing leaves, near 1 at strong contrast."""
         least, half_way = random.uniform(*self.flat), _log_uniform(self.contrast, random)
         contrast = _contrast(luma, int(random.choice([5, 7, 9])))
         return least + (1 - least) * contrast / (contrast + half_way)
@@ -159,7 +159,7 @@ class CameraNoise:
         return [(0.35 * (1 - coarse), fine), (0.65 * (1 - coarse), middle), (coarse, wide)]
 
     def _compressed(self, noisy: Tensor, random: np.random.Generator) -> Tensor:
-        """Return the picture as it comes out of an 8-bit file, mostly of a JPEG."""
+        """Return the picture as read back from an 8-bit file, mostly a JPEG."""
         stored = noisy.clamp(0, 1).mul(255).round().to(torch.uint8)
         quality = int(random.integers(round(self.quality[0]), round(self.quality[1]) + 1))
         halved_colour = random.random() < 0.8  # 4:2:0, else 4:4:4
@@ -174,7 +174,7 @@ class CameraNoise:
 
 
 def _as_jpeg(stored: Tensor, quality: int, *, halved_colour: bool) -> Tensor:
-    """Return uint8 (C, H, W) as a JPEG file gives it back."""
+    """Return uint8 (C, H, W) after JPEG compression."""
     from PIL import Image
 
     pixels = stored.permute(1, 2, 0).numpy()
@@ -187,14 +187,14 @@ def _as_jpeg(stored: Tensor, quality: int, *, halved_colour: bool) -> Tensor:
 
 
 def _luma(clean: Tensor) -> Tensor:
-    """Return (H, W) of a picture (1, H, W) or (3, H, W)."""
+    """Return the luma (H, W) of a picture (1, H, W) or (3, H, W)."""
     if len(clean) == 1:
         return clean[0]
     return (torch.tensor(LUMA)[:, None, None] * clean).sum(0)
 
 
 def _contrast(luma: Tensor, side: int) -> Tensor:
-    """Return the standard deviation (H, W) in the windows around each pixel, smoothed by them."""
+    """Return the local standard deviation (H, W) in windows of `side` pixels, smoothed."""
 
     def mean(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False)
@@ -209,12 +209,12 @@ def _log_uniform(limits: Range, random: np.random.Generator) -> float:
 
 
 def _field(bands: Bands, size: tuple[int, int], random: np.random.Generator) -> Tensor:
-    """Return Gaussian noise (H, W) of variance 1, a sum of white noise blurred by each band."""
+    """Return Gaussian noise (H, W) of variance 1, whose power spectrum is the sum of the bands."""
     height, width = size
     rows = torch.fft.fftfreq(height)[:, None]
     columns = torch.fft.rfftfreq(width)[None]
     squared = rows**2 + columns**2
-    weight = torch.full((columns.shape[1],), 2.0)  # how often a column stands in the full spectrum
+    weight = torch.full((columns.shape[1],), 2.0)  # how often a column occurs in the full spectrum
     weight[0] = 1
     if width % 2 == 0:
         weight[-1] = 1
@@ -228,7 +228,7 @@ def _field(bands: Bands, size: tuple[int, int], random: np.random.Generator) -> 
 
 
 def _level(luma: Tensor, random: np.random.Generator) -> Tensor:
-    """Return the level of the noise at each pixel, 1 on average over all brightnesses."""
+    """Return the noise level at each pixel; its mean over all levels of brightness is 1."""
     curve = torch.from_numpy(_level_curve(random))
     place = luma.clamp(0, 1) * (KNOTS - 1)
     left = place.long().clamp(max=KNOTS - 2)
@@ -236,10 +236,10 @@ def _level(luma: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def _level_curve(random: np.random.Generator) -> NDArray[np.float32]:
-    """Return the level at evenly spaced brightnesses: photons and read-out, bent by the tones.
+    """Return the noise level at evenly spaced brightness: shot and read noise after a tone curve.
 
-    In linear light the variance is a line over the intensity. The tone curve multiplies the noise
-    by its slope; cameras flatten it towards black and white.
+    In linear light the variance is a linear function of intensity. The tone curve multiplies the
+    noise by its slope; cameras flatten it towards black and white.
     """
     value = np.linspace(0, 1, KNOTS)
     in_light = np.sqrt(value**2.2 + random.uniform(0.0005, 0.05))

@@ -1,8 +1,8 @@
-"""Models and training states on disk: written whole or not at all, read without running code.
+"""Models and training states on disk: written atomically, and read without running code.
 
-A model is a folder with `config.json`, the arguments that make the denoiser again, and
-`model.safetensors`, the weights of its backbone. A training state is one file of tensors and plain
-values, `last.pt` or `best.pt`, from which a model can be loaded as well.
+A model is a folder with `config.json`, the arguments that recreate the denoiser, and
+`model.safetensors`, the weights of its backbone. A training state is a single file of tensors and
+plain values, `last.pt` or `best.pt`, from which a model can be loaded as well.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from .weights import load_weights as load_weights
 
 
 def save_model(denoiser: AsymmetricMaskDenoiser, folder: str | Path) -> Path:
-    """Write the denoiser into a folder, made where it is missing, and return the folder.
+    """Write the denoiser into a folder, created if missing, and return the folder.
 
-    Each file is replaced in one step; `load_model` notices a folder of which only one was.
+    Each file is replaced in one step; `load_model` detects a folder with only one of them replaced.
 
     Raises:
-        CheckpointError: the settings cannot be stored, or a file cannot be written; what stood
-            there before is as it was.
+        CheckpointError: the settings cannot be stored, or a file cannot be written, whose old
+            version remains.
     """
     from safetensors.torch import save
 
@@ -69,17 +69,16 @@ def load_model(
     scheme: MaskScheme | None = None,
     sha256: str | None = None,
 ) -> AsymmetricMaskDenoiser:
-    """Return the denoiser that `save_model` or a training run wrote, on the CPU, ready to denoise.
+    """Return the denoiser saved by `save_model` or a training run, on the CPU, ready to denoise.
 
     Args:
-        path: a folder, or a training state (`last.pt`, `best.pt`), of which the averaged weights
-            are taken.
-        backbone: the network, where it was not made by name; its weights are replaced.
-        scheme: the mask scheme, where it is a class of your own.
-        sha256: what the digest of the weights file must be, beside what config.json says.
+        path: a folder, or a training state (`last.pt`, `best.pt`), whose averaged weights are used.
+        backbone: the network, if it was not created by name; its weights are replaced.
+        scheme: the mask scheme, if its class is your own.
+        sha256: a digest that the weights file must have, in addition to the one in config.json.
 
     Raises:
-        WeightsError: something is missing, damaged, unknown, or does not belong together.
+        WeightsError: a part of the model is missing, damaged, unknown, or does not fit the others.
         CheckpointError: a training state cannot be read.
     """
     path = Path(path)
@@ -92,13 +91,13 @@ def load_model(
     else:
         config = read_config(path / CONFIG)
         digests = [one for one in (config.get("weights_sha256"), sha256) if one is not None]
-        file = WeightsFile(path / WEIGHTS, digests)  # hashed while the network is made
+        file = WeightsFile(path / WEIGHTS, digests)  # hashed while the network is created
         try:
             denoiser = _build(config, backbone, scheme, path, file.shapes)
             load_weights(denoiser.backbone, file.tensors(), path)
         finally:
             file.check_digest()
-    if denoiser.backbone_name is not None:  # where a trial is needed, of the network with weights
+    if denoiser.backbone_name is not None:  # any trial needs the network with its weights
         denoiser.traits = denoiser.find_traits(denoiser.traits.channels_last)
     denoiser.fit_record = config.get("training") or {}
     denoiser.card = {key: config[key] for key in ABOUT if config.get(key) is not None}
@@ -106,10 +105,10 @@ def load_model(
 
 
 def config_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
-    """Return all that config.json holds but the digest: the recipe, the training, the card.
+    """Return the contents of config.json without the digest: recipe, training record and card.
 
     Raises:
-        WeightsError: something cannot be stored, or not be loaded again.
+        WeightsError: a value cannot be stored or loaded again.
     """
     unknown = set(denoiser.card) - set(ABOUT)
     if unknown:
@@ -120,7 +119,7 @@ def config_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
     config = recipe_of(denoiser)
     if denoiser.backbone_name is not None:
         config["channels_last"] = denoiser.traits.channels_last
-    if denoiser.undecided:  # the next `fit` decides all settings but these
+    if denoiser.undecided:  # the next `fit` decides all settings except these
         config["given"] = sorted(denoiser.given)
     config["training"] = plain(denoiser.fit_record, "fit_record")
     for key, value in denoiser.card.items():
@@ -130,7 +129,7 @@ def config_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
 
 
 def recipe_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
-    """Return what makes the denoiser again, weights apart, as values that JSON holds."""
+    """Return the settings that recreate the denoiser, without weights, as JSON values."""
     from . import __version__
 
     settings, levels = denoiser.refinement, denoiser.noise_level
@@ -161,7 +160,7 @@ def recipe_of(denoiser: AsymmetricMaskDenoiser) -> dict[str, Any]:
 
 
 def range_of_recipe(recipe: Mapping[str, Any]) -> ValueRange | None:
-    """Return the range of values that a recipe tells."""
+    """Return the value range stored in a recipe."""
     if recipe["value_range"] is None:
         return None
     low, high = recipe["value_range"]
@@ -172,7 +171,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training state of tensors and plain values in one step.
 
     Raises:
-        CheckpointError: it cannot be written; an older file of that name is as it was.
+        CheckpointError: it cannot be written; an older file of that name remains.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -180,10 +179,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Return the training state in a file, its tensors on the CPU; no code in it is run.
+    """Return the training state in a file, with tensors on the CPU; no code in it is run.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another kind or version.
+        CheckpointError: the file is missing, damaged, or of another type or version.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -202,7 +201,7 @@ def load_state(path: Path) -> dict[str, Any]:
 def _recipe_and_weights(
     state: dict[str, Any], path: Path
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what a training state has in common with a model folder."""
+    """Return the config and the weights that a training state shares with a model folder."""
     weights = state.get("average") or state.get("backbone")
     tensors = isinstance(weights, dict) and all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
@@ -215,10 +214,10 @@ def _recipe_and_weights(
 
 
 def write_file(path: Path, data: bytes | memoryview) -> None:
-    """Put `data` at `path` in one step; a failure leaves the older file and nothing else.
+    """Write `data` to `path` in one step; if that fails, an older file remains.
 
     Raises:
-        CheckpointError: the disk is full, the folder cannot be written, and the like.
+        CheckpointError: the disk is full, the folder cannot be written, or similar.
     """
     try:
         write_whole(path, data)
@@ -230,7 +229,7 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
 
 
 def _scheme_recipe(scheme: MaskScheme) -> dict[str, Any]:
-    """Return the name and settings of a scheme; of a user's class its Python name."""
+    """Return the name, class and settings of a scheme; the name is None if not registered."""
     known = SCHEMES.get(scheme.name) is type(scheme)
     settings: dict[str, Any] = {}
     for name, value in scheme.settings().items():
@@ -268,7 +267,7 @@ def _build(
     where: Path,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> AsymmetricMaskDenoiser:
-    """Return a denoiser after a recipe, without weights unless its network was given."""
+    """Return a denoiser built from a recipe, its weights unset unless the network was given."""
     name, arguments = config["backbone"]["name"], config["backbone"]["arguments"]
     if name is None and backbone is None:
         raise WeightsError(

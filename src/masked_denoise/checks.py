@@ -1,4 +1,4 @@
-"""Numbers that users give, of whatever kind: checked, and made plain."""
+"""Checks of the numbers that users pass; any numeric type becomes int or float."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def whole(name: str, value: SupportsIndex) -> int:
     """Return a whole number as an int.
 
     Raises:
-        SettingError: it is none.
+        SettingError: the value is no whole number.
 
     >>> whole("passes", 4)
     4
@@ -30,16 +30,16 @@ def number(name: str, value: SupportsFloat, needed: str = "a number") -> float:
     """Return a finite number as a float.
 
     Args:
-        name: of the number, for the message.
-        value: that was given.
-        needed: what is told to be needed.
+        name: of the argument, for the message.
+        value: as given by the user.
+        needed: how the message words the requirement.
 
     Raises:
-        SettingError: it is none.
+        SettingError: the value is no finite number.
     """
     try:
         if isinstance(value, str | bytes | bool) or not math.isfinite(value):
             raise ValueError
         return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: of several
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # last: tensor of several values
         raise SettingError(f"{name} is {value!r}; {needed} is needed") from None

@@ -1,4 +1,4 @@
-"""What is left of colour noise: chroma smoothed along the edges of the denoised luma."""
+"""Residual colour noise of a result, smoothed along the edges of the denoised luma."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .robust import carries_noise, lower_median
 from .tiling import tiled
 from .windows import window_mean
 
-EPSILON = 4e-4  # variance of luma, on the 0..1 scale, from which on an edge is kept
-TILE = 1024  # side of the pieces of large images that are filtered one by one
-LIMIT = 2.0  # most that a pixel's chroma may change, in robust standard deviations of the change
+EPSILON = 4e-4  # variance of luma, on the 0..1 scale, above which an edge is kept
+TILE = 1024  # side of the tiles of large images
+LIMIT = 2.0  # limit for the change of a pixel's chroma, in robust standard deviations of the change
 
 
 def to_opponent(image: Tensor) -> Tensor:
@@ -34,16 +34,18 @@ def from_opponent(opponent: Tensor) -> Tensor:
 
 
 def guided_filter(guide: Tensor, image: Tensor, *, radius: int, epsilon: float) -> Tensor:
-    """Return the image smoothed within windows where it follows the guide linearly.
+    """Return the image smoothed by a guided filter, as a locally linear function of the guide.
 
-    In every window the image is fitted as a·guide + b by ridge regression, and the fits that
-    cover a pixel are averaged (He, Sun and Tang, "Guided Image Filtering", 2010, Eq. 5-8).
+    In every window the image is fitted as a·guide + b by ridge regression, and the fits of all
+    windows around a pixel are averaged (He, Sun and Tang, "Guided Image Filtering", 2010,
+    Eq. 5-8).
 
     Args:
         guide: (B, 1, H, W) float.
         image: (B, C, H, W) float.
-        radius: windows have sides of 2·radius + 1 pixels; at the border they are smaller.
-        epsilon: ridge on `a`, in squared units of the guide: edges of less variance are smoothed.
+        radius: windows have sides of 2·radius + 1 pixels, and are cut off at the border.
+        epsilon: ridge penalty on a, in squared units of the guide: edges of less variance are
+            smoothed.
 
     Raises:
         SettingError: radius or epsilon is not positive.
@@ -63,19 +65,19 @@ def guided_filter(guide: Tensor, image: Tensor, *, radius: int, epsilon: float) 
 def smooth_chroma(
     image: Tensor, *, radius: int, limit: float = LIMIT, noisy: Tensor | None = None
 ) -> Tensor:
-    """Return a colour image with its chroma smoothed along luma edges; luma stays as it is.
+    """Return a colour image with its chroma smoothed along luma edges; luma is not changed.
 
-    Camera noise in chroma reaches over ten pixels and more, so that a network which predicts
-    pixels from their neighbours takes part of it for picture. Here chroma is filtered with luma as
-    the guide. The change is limited, for each image and chroma channel, to `limit` robust standard
-    deviations of the change itself, so that colour detail which stands out of the noise stays.
+    Chroma noise of cameras is correlated over ten pixels and more, so that a network that predicts
+    pixels from their neighbours takes part of it for image content. Here chroma is filtered with
+    luma as the guide. The change is limited, per image and chroma channel, to `limit` robust
+    standard deviations of the change itself, so that colour detail above the noise is kept.
 
     Args:
         image: (B, 3, H, W) float, red, green, blue on the 0..1 scale.
         radius: of the filter, in pixels.
         limit: in robust standard deviations (1.4826 times the median absolute change).
-        noisy: the image before it was denoised. Where it is constant, as in a black frame, pixels
-            do not count for the deviation. Without it all do.
+        noisy: the image before denoising. Where it is constant, as in a black frame, pixels do not
+            count for the deviation. Without it, all pixels count.
 
     Raises:
         SizeError: the image does not have three channels.
@@ -88,7 +90,7 @@ def smooth_chroma(
         return guided_filter(luma, chroma, radius=radius, epsilon=EPSILON) - chroma
 
     opponent = to_opponent(image)
-    change = tiled(change_in, opponent, tile=TILE, halo=2 * radius)  # exact: so far does it reach
+    change = tiled(change_in, opponent, tile=TILE, halo=2 * radius)  # exactly its reach
     counted = None if noisy is None else carries_noise(noisy).flatten(2)
     most = limit * 1.4826 * lower_median(change.abs().flatten(2), counted)[..., None, None]
     change = change.clamp(-most, most)

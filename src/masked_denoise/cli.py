@@ -1,4 +1,4 @@
-"""The command `masked-denoise`: its sub-commands, their help, and what the exit code says."""
+"""The command `masked-denoise`: its sub-commands, their help, and exit codes."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ arguments, or the work could not start; the message says why.  130: stopped with
 
 
 class Commands(TyperGroup):
-    """The group of commands; errors of the library become a message and an exit code."""
+    """The group of sub-commands, which turns errors of the library into a message and exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the requested sub-command."""
         try:
             return super().invoke(ctx)
         except MaskedDenoiseError as error:

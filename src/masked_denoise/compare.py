@@ -1,4 +1,4 @@
-"""Recipes trained on the same pictures at the same budget, and scored side by side."""
+"""Comparison of recipes: trained on the same pictures with the same budget, then scored."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ MASKED_CONVENTION = (
 )
 
 _RESAMPLES = 2000  # bootstrap samples of the scenes
-_SIDE, _PERIOD, _MOST = 256, 8, 8  # masked score: middles, one pixel in 8 x 8, of 8 pictures
+_SIDE, _PERIOD, _MOST = 256, 8, 8  # masked score: central crop, one pixel in 8 x 8, 8 pictures
 
 
 @dataclass
 class Outcome:
-    """What became of one recipe.
+    """The outcome for one recipe.
 
     Attributes:
         recipe: its name.
         numbers: psnr, ssim, input_psnr, input_ssim (means over the pairs), psnr_to_input (of the
-            result against the noisy picture: high where little was changed), worse (pictures with
-            a lower PSNR than before), gain, gain_low, gain_high (mean difference of PSNR to the
-            first recipe, with its 95 % interval over scenes), masked (without pairs), parameters,
-            steps, training_seconds, seconds (a picture); each where it is known.
+            result against the noisy picture: high where little was changed), worse (number of
+            pictures with a lower PSNR than before), gain, gain_low, gain_high (mean difference of
+            PSNR to the first recipe, with its 95 % interval over scenes), masked (without pairs),
+            parameters, steps, training_seconds, seconds (per picture); each where known.
         images: the numbers of each picture.
-        shared: the recipe whose training it shares, differing in inference only.
-        failed: why there are no numbers.
+        shared: the recipe whose training it shares, as the two differ in inference only.
+        failed: the reason if the recipe failed.
     """
 
     recipe: str
@@ -65,9 +65,9 @@ class Outcome:
 
 @dataclass
 class Comparison:
-    """What `compare_recipes` found: outcomes in the order of the recipes, and crops to look at.
+    """The result of `compare_recipes`: outcomes in the order of the recipes, and sample crops.
 
-    `interrupted` is True where Ctrl-C ended a training; that recipe and later ones are left out.
+    `interrupted` is True if Ctrl-C ended a training; that recipe and later ones are missing.
     """
 
     outcomes: list[Outcome]
@@ -82,7 +82,7 @@ class Comparison:
         return {"convention": self.convention, "settings": self.settings, "recipes": rows}
 
     def to_csv(self) -> str:
-        """Return one line a recipe, all numbers in columns."""
+        """Return CSV text with one line per recipe and one column per number."""
         keys = list(dict.fromkeys(key for one in self.outcomes for key in one.numbers))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -106,25 +106,25 @@ def compare_recipes(
     models: Path | None = None,
     on_outcome: Callable[[Comparison], None] | None = None,
 ) -> Comparison:
-    """Return the scores of recipes that were trained alike: pictures, budget and seed.
+    """Train recipes on the same pictures, with the same budget and seed, and return their scores.
 
-    Recipes that differ in inference only share one training. A recipe that fails is told with the
-    reason, and the others go on; what is wrong with a recipe itself is found before any training.
+    Recipes that differ in inference only share one training. If a recipe fails, its outcome has the
+    reason, and the others continue; invalid settings of a recipe are found before any training.
 
     Args:
-        recipes: with names of their own.
-        noisy: files to train on, all of one number of channels.
-        pairs: (noisy, clean) to score; without any, the masked score of files in `noisy`.
-        minutes: budget of each training in time.
-        steps: budget in steps; exactly one of the two is given.
-        seed: of first weights, crops and masks.
-        device: where to train and denoise, None for the best there is.
+        recipes: with different names.
+        noisy: files to train on, all with the same number of channels.
+        pairs: (noisy, clean) to score; without any, files in `noisy` get the masked score.
+        minutes: budget in time of each training.
+        steps: budget in steps of each training; exactly one of the two is needed.
+        seed: of initial weights, crops and masks.
+        device: to train and denoise on; None for the best available one.
         progress: show a bar for each training.
-        models: folder for the models, one folder a recipe; None keeps none.
-        on_outcome: called after each recipe with what was found so far, its outcome the last.
+        models: folder for the models, with one sub-folder per recipe; None keeps none.
+        on_outcome: called after each recipe with the comparison so far.
 
     Raises:
-        SettingError: not exactly one budget; recipes of one name.
+        SettingError: not exactly one budget is given, or two recipes have the same name.
         DataError: there is no recipe or no picture.
         ImageReadError: the first picture cannot be read.
     """
@@ -162,7 +162,7 @@ def compare_recipes(
             _score(outcome, denoiser, pairs, noisy, seed)
             shown.add(recipe.name, denoiser.denoise, denoiser.value_range, seed=seed)
         except (MaskedDenoiseError, RuntimeError, MemoryError) as error:
-            # out of memory, say: what the other recipes have learnt must not be lost
+            # such as out of memory: the outcomes of the other recipes must not be lost
             outcome.failed = str(error).strip() or type(error).__name__
         _compare_to_first(outcome, found.outcomes)
         found.outcomes.append(outcome)
@@ -173,17 +173,17 @@ def compare_recipes(
 
 
 def masked_score(denoiser: AsymmetricMaskDenoiser, image: Array, *, seed: int = 0) -> float:
-    """Return how well pixels are predicted from the others, in dB; it needs no clean picture.
+    """Return how well withheld pixels are predicted, as PSNR in dB; no clean picture is needed.
 
-    One pixel in 8 x 8 is taken out of the picture, predicted by whatever `denoise` does, and
-    compared with its own noisy value; of large pictures the middle 256 x 256. The number compares
-    recipes of any scheme, stride or network on the same picture (Batson and Royer 2019, for any
-    function). Where noise is alike in neighbouring pixels, it favours those that copy noise.
+    One pixel in 8 x 8 is removed from the picture, predicted by `denoise`, and compared with its
+    own noisy value; of large pictures only the central 256 x 256 pixels are used. The score
+    compares recipes with any scheme, stride or network on the same picture (Batson and Royer 2019,
+    for any function). Where noise is correlated, it favours recipes that copy noise.
 
     Args:
-        denoiser: a trained one.
-        image: (H, W) or (H, W, C), noisy, as `denoise` takes it.
-        seed: of the pixels and of the masks.
+        denoiser: already trained.
+        image: noisy (H, W) or (H, W, C), as `denoise` accepts it.
+        seed: of the withheld pixels and of the masks.
     """
     unit = middle(image, _SIDE)
     low, high = denoiser.value_range or (0.0, 1.0)
@@ -212,7 +212,7 @@ def _check(
 
 
 def _take(denoiser: AsymmetricMaskDenoiser, source: AsymmetricMaskDenoiser) -> None:
-    """Give a denoiser the weights and the record of one that was trained alike."""
+    """Copy weights, range, noise level and record from a denoiser with the same training."""
     device = source.device
     denoiser.backbone.to(device).load_state_dict(source.backbone.state_dict())
     denoiser.value_range, denoiser.fit_record = source.value_range, source.fit_record
@@ -260,7 +260,7 @@ def _score(
 
 
 def _compare_to_first(outcome: Outcome, before: Sequence[Outcome]) -> None:
-    """Fill in the mean difference of PSNR to the first recipe, and its interval over scenes."""
+    """Fill in the mean difference of PSNR to the first scored recipe, and its interval."""
     first = next((one for one in before if "psnr" in one.numbers), None)
     if first is None or "psnr" not in outcome.numbers:
         return
@@ -277,9 +277,9 @@ def _compare_to_first(outcome: Outcome, before: Sequence[Outcome]) -> None:
 def interval_over_scenes(
     differences: Sequence[float], scenes: Sequence[str]
 ) -> tuple[float, float]:
-    """Return the 95 % interval of a mean difference: whole scenes drawn with replacement.
+    """Return the 95 % bootstrap interval of a mean difference, resampling whole scenes.
 
-    Pictures of one scene are alike, so that they are no independent measurements.
+    Pictures of one scene are similar, and so no independent measurements.
 
     >>> interval_over_scenes([0.1, 0.1, 0.3], ["a", "a", "a"])
     (0.16666666666666666, 0.16666666666666666)
@@ -313,7 +313,7 @@ def write_comparison(found: Comparison, folder: str | Path) -> Path:
 
 
 def _finite(value: Any) -> Any:
-    """Return plain values with None in the place of infinite numbers, which JSON has not."""
+    """Return plain values with None in place of NaN and infinite numbers, which JSON lacks."""
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

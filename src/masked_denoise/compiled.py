@@ -1,4 +1,4 @@
-"""Functions compiled by `torch.compile` where that works, and as they are where it does not."""
+"""Networks compiled by `torch.compile` where that works, and uncompiled where it fails."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 class CompiledOrPlain:
     """A network, or its `forward`, that is compiled by its first call.
 
-    Where it cannot be compiled it runs as it is from then on, and that is told once. What it cannot
-    do itself, it raises.
+    If compilation fails, it runs uncompiled from then on, after one warning. Errors of the
+    uncompiled network itself are raised.
 
     Args:
-        plain: what is called.
-        without: how the warning begins, such as "training goes on without compile=True".
+        plain: the network or function to call.
+        without: beginning of the warning, such as "training goes on without compile=True".
 
     Attributes:
-        works: whether it is compiled; False from the first failure on.
+        works: True until the first failure to compile.
     """
 
     def __init__(self, plain: Callable[..., Tensor], without: str) -> None:
@@ -48,24 +48,24 @@ class CompiledOrPlain:
 
 
 class CompiledForward:
-    """Takes the place of a network's `forward` until `remove` is called.
+    """Replacement of a network's `forward` by a compiled one, until `remove` is called.
 
-    The network stays itself, so that its weights keep their names. Without gradients, as in
-    validation, it runs as it is.
+    The network is not wrapped, so that its weights keep their names. Without gradients, as in
+    validation, it runs uncompiled.
 
     Args:
-        network: to compile; on the device it is trained on.
+        network: to compile, on the device it is trained on.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
         self.before = network.__dict__.get("forward")
         self.forward = CompiledOrPlain(network.forward, "training goes on without compile=True")
-        network.forward = self  # an attribute, over the method
+        network.forward = self  # an attribute, which shadows the method
 
     @property
     def works(self) -> bool:
-        """Whether it is compiled; False from the first failure on."""
+        """Whether compilation has not failed so far."""
         return self.forward.works
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -75,7 +75,7 @@ class CompiledForward:
         return self.forward(*args, **kwargs)
 
     def remove(self) -> None:
-        """Give the network its own `forward` back."""
+        """Restore the network's own `forward`."""
         self.network.__dict__.pop("forward", None)
         if self.before is not None:
             self.network.__dict__["forward"] = self.before

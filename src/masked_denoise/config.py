@@ -1,4 +1,4 @@
-"""config.json, the recipe of a model: read without trust, checked key by key, written exactly."""
+"""config.json, the recipe of a model: every key is checked, as files may come from anyone."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from .errors import WeightsError
 FORMAT = 1
 CONFIG = "config.json"
 ABOUT = ("license", "training_data", "metrics", "source")
-"""What a model card says of the weights; nothing of it changes a result."""
+"""Keys for the model card; they do not influence results."""
 
 _OPTIONAL = {
     "training", "weights_sha256", "channels_last", "noise_level", "dct_threshold", "given",
     "counts", *ABOUT,
 }  # fmt: skip
 _LARGEST_FILE = 4 << 20  # bytes
-_LARGEST_NUMBER = 10**7  # of a network's or scheme's arguments: no width, depth or size is larger
+_LARGEST_NUMBER = 10**7  # among arguments of networks and schemes; any width or depth is smaller
 _DEEPEST, _MOST_VALUES, _LONGEST_TEXT = 16, 20_000, 100_000
 
 
 def plain(value: object, what: str) -> Any:
-    """Return a value as JSON gives it back; tuples become lists.
+    """Return a value as JSON would return it; tuples become lists.
 
     Args:
-        value: of None, bool, int, float, str, list, tuple and dict with str keys; nothing else is
-            stored, and nothing is left out or turned into something similar.
-        what: its name in messages.
+        value: made of None, bool, int, finite float, str, list, tuple, and dict with str keys.
+            Other types are refused rather than dropped or converted.
+        what: name of the value in messages.
 
     Raises:
-        WeightsError: some part is of another kind; the message names the part.
+        WeightsError: a part is of another type, or the value is too large; the message names it.
 
     >>> plain({"widths": (16, 32)}, "backbone_args")
     {'widths': [16, 32]}
@@ -74,11 +74,11 @@ def to_json(config: dict[str, Any]) -> str:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return what a config.json says, every key of it checked by type and bounds.
+    """Return the contents of a config.json, with type and bounds of every key checked.
 
     Raises:
-        WeightsError: it is missing, damaged, of another program or version, or holds a value that
-            cannot be used.
+        WeightsError: the file is missing, damaged, from another program or version, or has an
+            unusable value.
     """
     config = parse_config(path)
     check_config(config, path)
@@ -86,7 +86,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def parse_config(path: Path) -> dict[str, Any]:
-    """Return the values in a JSON file; WeightsError where it is missing, or is not strict JSON."""
+    """Return the object in a JSON file; WeightsError if it is missing or not strict JSON."""
     try:
         kind = path.stat().st_mode
         if not stat.S_ISREG(kind):
@@ -115,11 +115,11 @@ def parse_config(path: Path) -> dict[str, Any]:
 
 
 def check_config(config: dict[str, Any], where: object) -> None:
-    """Raise WeightsError where a key is missing or unknown, or a value cannot be used.
+    """Raise WeightsError if a key is missing or unknown, or a value cannot be used.
 
     Args:
-        config: values as JSON holds them.
-        where: what the message calls them.
+        config: JSON values.
+        where: their origin, for the message.
     """
     unknown, missing = set(config) - _REQUIRED - _OPTIONAL, _REQUIRED - set(config)
     if unknown or missing or not _RULES["format"].holds(config["format"]):
@@ -137,7 +137,7 @@ def check_config(config: dict[str, Any], where: object) -> None:
 
 
 class Rule(NamedTuple):
-    """What a value must be: a test, and how a message says it."""
+    """A requirement on a value: a test, and its wording in messages."""
 
     holds: Callable[[Any], bool]
     needed: str
@@ -188,7 +188,7 @@ def _is_refinement(value: Any) -> bool:
 
 
 def _is_moderate(value: Any) -> bool:
-    """Return whether no number in an argument is so large that making a list of it would hurt."""
+    """Return whether all numbers in an argument are small enough to be lengths of lists."""
     if type(value) is list:
         return all(map(_is_moderate, value))
     if type(value) is dict:
@@ -295,13 +295,13 @@ def _is_unicode(text: str) -> bool:
 
 
 def _shown(value: object) -> str:
-    """Return a value for a message: one short line that any terminal can print."""
+    """Return a value as text for a message: one short line, printable in any terminal."""
     text = ascii(value) if isinstance(value, str | int | float | list | dict) else repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def one_line(error: object) -> str:
-    """Return what an error says, on one line of a length that can be read."""
+    """Return the message of an error on one line, shortened to 1000 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 1000 else f"{text[:997]}..."
 

@@ -1,9 +1,9 @@
-"""What is left of noise in a result: small coefficients of overlapping cosine transforms.
+"""Residual noise of a result, removed by thresholding overlapping discrete cosine transforms.
 
-Noise that a network leaves in a photograph is faint and everywhere; what a camera leaves of the
-picture is strong in few coefficients of a cosine transform (sliding-window thresholding of Yu and
-Sapiro, "DCT image denoising", 2011). So small coefficients are set to zero, and windows in which
-few are left count more.
+The noise that a network leaves in a photograph is faint and spread over all coefficients of a
+cosine transform; the image, as a camera leaves it, is strong in a few (sliding-window thresholding:
+Yu and Sapiro, "DCT image denoising", 2011). So small coefficients are set to zero, and windows in
+which few remain get more weight.
 """
 
 from __future__ import annotations
@@ -23,30 +23,31 @@ from .tiling import tiled
 
 Windows = tuple[tuple[int, int], ...]
 
-LUMA_WINDOWS = ((16, 4), (32, 8))  # windows: side and distance in pixels; the mean of both is taken
+LUMA_WINDOWS = ((16, 4), (32, 8))  # (side, distance) in pixels; the results are averaged
 CHROMA_WINDOWS = ((16, 4),)  # of colour differences, whose noise is coarser, at half the resolution
-TILE = 512  # side of the pieces of large images that are transformed one by one
+TILE = 512  # side of the tiles of large images
 PHOTOGRAPHS = 0.07  # threshold for photographs: 18 of 255
-AT_A_TIME = 1 << 18  # coefficients in work on a processor: they stay in its cache
-FEW = 256  # statistics are taken of about so many rows and columns of an image
-TINY = 1e-9  # threshold, where there is none
-QUIET = 0.012  # standard deviation of the luma that was removed, below which the threshold falls
+AT_A_TIME = 1 << 18  # coefficients processed at a time on a CPU, to stay in its cache
+FEW = 256  # approximate number of rows and columns from which statistics are computed
+TINY = 1e-9  # stands for a threshold of zero
+QUIET = 0.012  # standard deviation of the removed luma, below which the threshold is lowered
 LOUD = 0.04  # the same, above which the threshold rises in proportion
-SHARE = 0.4  # of the noisy image that is put back before, at most
-AMPLE = 8.0  # full threshold over the standard deviation of the noise put back, at least
-BLOCK, AROUND = 4, 3  # what is removed is measured in squares of 12 pixels, one every 4
-CALM = 0.25  # share of the squares from which less is removed than what is taken for noise
-MOST_CHANGE = 4.0  # most that a colour difference may change, in robust deviations of the change
+SHARE = 0.4  # largest share of the noisy image mixed in before the transform
+AMPLE = 8.0  # least ratio of the threshold to the standard deviation of the noise mixed in
+BLOCK, AROUND = 4, 3  # removed luma is measured in squares of 12 pixels (4 times 3), 4 apart
+CALM = 0.25  # quantile of the removed luma over the squares that is the noise level
+MOST_CHANGE = 4.0  # limit for the change of a colour difference, in its robust deviations
 
 
 class Limit(NamedTuple):
-    """How many times the noise may be removed from a square of a picture.
+    """The most that may be removed from a square, in multiples of the estimated noise level.
 
     Attributes:
-        smooth: of pictures that are smooth seen pixel by pixel.
-        sharp: of those that are sharp in every pixel.
-        first, last: the sharpness from which and to which pictures pass from the one to the other.
-        calm: what `CALM` is for sharp pictures, whose calmer places may be texture, too.
+        smooth: multiple for images that are smooth at the pixel level.
+        sharp: multiple for images that are sharp at the pixel level.
+        first, last: sharpness at which the transition from smooth to sharp begins and ends.
+        calm: quantile for the noise level of sharp images, in place of `CALM`: even their calmer
+            squares may be texture.
     """
 
     smooth: float
@@ -56,8 +57,8 @@ class Limit(NamedTuple):
     calm: float
 
 
-SEEING = Limit(2.0, 1.0, 0.5, 0.7, 0.1)  # after networks that see the pixels that they predict
-BLIND = Limit(3.0, 1.0, 0.35, 0.5, CALM)  # after others: they remove their own errors, and blur
+SEEING = Limit(2.0, 1.0, 0.5, 0.7, 0.1)  # after networks that see the pixels they predict
+BLIND = Limit(3.0, 1.0, 0.35, 0.5, CALM)  # after others, whose errors and blur add to the removed
 
 
 def threshold_cosines(
@@ -65,23 +66,24 @@ def threshold_cosines(
 ) -> Tensor:
     """Return a denoised image without the small coefficients of its cosine transforms.
 
-    A share of the noisy image is put back first: texture comes with it that was taken for noise,
-    and noise that is faint against the threshold. Where more than noise was removed in the end,
-    some is put back: noise is everywhere, so the calmer places tell how much it is. Of pictures
-    that are sharp in every pixel no more than that is removed, of others up to twice as much, or
-    three times (`Limit`).
-    The transforms are orthonormal, and so are the colour channels that they are taken of: white
-    noise of standard deviation s has coefficients of standard deviation s. Means of windows stay.
-    Colour differences are transformed at half the resolution, and change no more than `MOST_CHANGE`
-    allows. A channel of an image that has not three is treated as three equal ones would be.
+    First a share of the noisy image is mixed in: this restores texture that was mistaken for noise,
+    and adds noise well below the threshold. Finally, where more was removed than can be noise, part
+    of it is put back. Noise is everywhere, so its level is estimated in calm areas; no square loses
+    more than that in sharp images, or two or three times as much in smooth ones (`Limit`).
+
+    The transforms are orthonormal, and so are the opponent channels: white noise of standard
+    deviation s has coefficients of standard deviation s. The means of windows are kept. Colour
+    differences are transformed at half the resolution, and their change is limited by
+    `MOST_CHANGE`. Without three channels, each channel is treated as three equal ones would be.
 
     Args:
         image: (B, C, H, W) float on the 0..1 scale, denoised.
-        noisy: the same before. Of images that had little noise the threshold is lower, by the
-            third power of (removed / `QUIET`), so that a clean photograph keeps its texture; of
-            images that had much it is higher, by (removed / `LOUD`), and the share smaller.
-        threshold: coefficients below it are set to zero, on the 0..1 scale.
-        limit: how much may be removed: `SEEING` or `BLIND`, as the network was; None for all.
+        noisy: the same image before denoising. With r the standard deviation of the removed luma,
+            the threshold is multiplied by (r / `QUIET`)³ below `QUIET`, so that a clean photograph
+            keeps its texture, and by r / `LOUD` above `LOUD`; a large r lowers the share mixed in.
+        threshold: coefficients below this are set to zero, on the 0..1 scale.
+        limit: how much may be removed: `SEEING` or `BLIND`, depending on the network; None for no
+            limit.
 
     Raises:
         SettingError: the threshold is negative.
@@ -123,13 +125,13 @@ def threshold_cosines(
 
 
 def _limit_removed(clean: Tensor, before: Tensor, noisy: Tensor, limit: Limit) -> Tensor:
-    """Return the denoised image, nearer to the noisy one where more was removed than noise.
+    """Return the denoised image, moved towards the noisy one where more was removed than allowed.
 
     Args:
-        clean, before: (B, C, H, W), denoised and noisy; of three channels luma is the first, and
+        clean, before: (B, C, H, W), denoised and noisy; of three channels the first is luma, and
             decides for all.
-        noisy: as it came: where it is constant there is no noise to be measured.
-        limit: how much that is.
+        noisy: the noisy image as it came: areas where it is constant are not measured.
+        limit: how much may be removed.
     """
     first = slice(0, 1) if clean.shape[1] == 3 else slice(None)
     rest = before[:, first] - clean[:, first]
@@ -147,19 +149,19 @@ def _limit_removed(clean: Tensor, before: Tensor, noisy: Tensor, limit: Limit) -
 
 
 def _how_sharp(clean: Tensor, before: Tensor, limit: Limit) -> Tensor:
-    """Return 0 for smooth pictures, 1 for sharp ones, and what is between: (B, C)."""
+    """Return (B, C) from 0 for smooth to 1 for sharp images."""
     planes = (x.flatten(0, 1)[:, None] / math.sqrt(3) for x in (clean, before))
     share = (sharpness(*planes) - limit.first) / (limit.last - limit.first)
     return share.clamp(0, 1).view(*clean.shape[:2])
 
 
 def _deviation(x: Tensor, counted: Tensor, every: tuple[int, int]) -> Tensor:
-    """Return the standard deviation (B, C, 1, 1) that the median distance from the mean tells.
+    """Return a robust standard deviation (B, C, 1, 1): 1.4826 times the median |x - mean|.
 
     Args:
         x: (B, C, H, W).
-        counted: bool (B, 1, h, w): which pixels count, of those that are looked at.
-        every: (m, n): one row in m and one column in n is looked at.
+        counted: bool (B, 1, h, w): which of the sampled pixels count.
+        every: (m, n): every m-th row and every n-th column is sampled.
     """
     thin, which = x[..., :: every[0], :: every[1]].flatten(2), counted.flatten(2)
     middle = (thin * which).sum(2, keepdim=True) / which.sum(2, keepdim=True)
@@ -167,18 +169,18 @@ def _deviation(x: Tensor, counted: Tensor, every: tuple[int, int]) -> Tensor:
 
 
 def _half(image: Tensor) -> Tensor:
-    """Return the image at half the resolution, of means of 2 x 2 pixels (fewer at the end)."""
+    """Return the image at half the resolution: means of 2 x 2 pixels (fewer at the border)."""
     return F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)
 
 
 def _enlarged(image: Tensor, times: int, like: Tensor) -> Tensor:
-    """Return the image so many times as large, cut to the size of another."""
+    """Return the image enlarged `times` times, cropped to the size of `like`."""
     large = F.interpolate(image, scale_factor=float(times), mode="bilinear", align_corners=False)
     return large[..., : like.shape[2], : like.shape[3]]
 
 
 def _without_small(image: Tensor, least: Tensor, windows: Windows) -> Tensor:
-    """Return (B, C, H, W) without coefficients below `least`; the mean over kinds of windows."""
+    """Return (B, C, H, W) without coefficients below `least`; averaged over window sizes."""
     waves = {side: _dct_matrix(side, image) for side, _ in windows}
 
     def run(piece: Tensor, _: tuple[int, int]) -> Tensor:
@@ -190,10 +192,10 @@ def _without_small(image: Tensor, least: Tensor, windows: Windows) -> Tensor:
 
 
 def _thresholded(image: Tensor, least: Tensor, waves: Tensor, step: int) -> Tensor:
-    """Return (B, C, H, W) without coefficients below `least`, of windows `step` apart.
+    """Return (B, C, H, W) without coefficients below `least`, for windows `step` apart.
 
-    Windows above each other share the transforms of their rows of pixels, which are made once; then
-    come a few rows of windows at a time, so that they stay in a processor's cache.
+    Windows one above another share the transforms of their pixel rows, which are computed once;
+    then a few rows of windows are processed at a time, to stay in a CPU's cache.
     """
     batch, channels, height, width = image.shape
     side = len(waves)
@@ -205,7 +207,7 @@ def _thresholded(image: Tensor, least: Tensor, waves: Tensor, step: int) -> Tens
     count, high, wide = planes.shape
     rows, columns = (high - edge) // step, (wide - edge) // step
     across = planes.unfold(2, side, step).reshape(-1, side) @ waves.mT
-    across = across.view(count, high, columns * side)  # of each row of pixels, window by window
+    across = across.view(count, high, columns * side)  # for each pixel row, window by window
     total, weights = torch.zeros_like(across), planes.new_empty(count, rows, columns)
     few = AT_A_TIME // (count * columns * side * side) if image.device.type == "cpu" else rows
     few = max(few // parts, 1) * parts
@@ -231,15 +233,15 @@ def _thresholded(image: Tensor, least: Tensor, waves: Tensor, step: int) -> Tens
 
 
 def _add_windows(total: Tensor, windows: Tensor, step: int) -> None:
-    """Add windows (N, n, side, M), each `step` rows after the one before, to rows (N, H, M)."""
-    apart = windows.shape[2] // step  # every so many windows one begins where another ends
+    """Add windows (N, n, side, M), each `step` rows below the last, to `total` (N, H, M)."""
+    apart = windows.shape[2] // step  # each window begins where the one `apart` before it ends
     for start in range(min(apart, windows.shape[1])):
         stripe = windows[:, start::apart].flatten(1, 2)
         total[:, start * step : start * step + stripe.shape[1]] += stripe
 
 
 def _dct_matrix(side: int, image: Tensor) -> Tensor:
-    """Return the cosine transform of a window's row or column, a row a frequency: (side, side)."""
+    """Return the matrix (side, side) of the cosine transform, one row per frequency."""
     place = torch.arange(side, dtype=torch.float64)
     waves = torch.cos(math.pi / side * (place + 0.5) * place[:, None]) * math.sqrt(2 / side)
     waves[0] /= math.sqrt(2)
@@ -247,7 +249,7 @@ def _dct_matrix(side: int, image: Tensor) -> Tensor:
 
 
 def _opponent(image: Tensor, *, back: bool = False) -> Tensor:
-    """Return luma and two colour differences, orthonormal, of red, green and blue; or `back`."""
+    """Return luma and two colour differences of RGB, orthonormal; or the inverse (`back`)."""
     rows = [[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]
     matrix = torch.tensor(rows, dtype=image.dtype, device=image.device)
     matrix = matrix / matrix.norm(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The denoiser: joins backbone, mask scheme, pixel downsampling and refinement."""
+"""The denoiser: combines backbone, mask scheme, pixel downsampling and refinement."""
 
 from __future__ import annotations
 
@@ -49,60 +49,61 @@ if TYPE_CHECKING:
 class AsymmetricMaskDenoiser(DenoiserSettings):
     """Self-supervised denoiser around any network that keeps the shape of (B, C, H, W).
 
-    Training hides pixels of the downsampled image and lets the network predict them, one branch a
-    step at a large stride (Eq. 4). Inference runs all branches at a small stride, takes every
-    pixel from the branch that could not see it (Eq. 6-8), averages several draws, and refines.
+    Training hides pixels of the sub-images and lets the network predict them, one branch per step
+    at a large stride (Eq. 4). Inference runs all branches at a small stride, takes every pixel
+    from the branch that could not see it (Eq. 6-8), averages several mask draws, and refines.
 
     Args:
-        backbone: a network, the name of a registered one (`list_backbones()`), "timm:" and the
-            name of an encoder, or a model that spandrel has loaded.
+        backbone: a network, the name of a registered one (`list_backbones()`), "timm:" followed by
+            the name of an encoder, or a model loaded by spandrel.
         channels: C of the images.
         scheme: which pixels are hidden and scored; default `RandomPartition(2)`.
-        train_stride: S in training; of several, one is drawn a step. Default 2.
+        train_stride: S in training; if several are given, one is drawn for each step. Default 2.
         stride: S at inference. Default 1.
-        passes: mask draws averaged by `denoise`. Default 4.
-        refine: settings of R3; True for the paper's, False (the default) for none.
+        passes: number of mask draws averaged by `denoise`. Default 4.
+        refine: settings of R3; True for the paper's, False (the default) for no R3.
         residual: True: the network predicts a correction to the filled image, p = z + net(z);
-            False: it predicts the image itself; "auto" (the default): True for mean fill around
-            a backbone without a global skip of its own.
+            False: it predicts the image itself; "auto" (the default): True for mean fill with a
+            backbone that has no global skip.
         observation: share of the pixel's own noisy value in the result, in [0, 1); of its luma
-            where the image has three channels. "measured": in each channel as much as its variances
-            ask for (`observation.weighed`), where the noise is independent from pixel to pixel.
-            Default 0.
+            where there are three channels. "measured": for each pixel and channel the share that
+            the measured noise makes best (`observation.weighed`), for noise that is independent
+            from pixel to pixel. Default 0.
         chroma_radius: radius in pixels of `smooth_chroma` after the network, for images of three
-            channels; 0 for none. Default 8.
-        dct_threshold: coefficients below it are taken out of the result, on the 0..1 scale
-            (`threshold_cosines`), 0 for none. Default 0.07, which is 18 of 255.
-        turns: whether the network sees every pass, and every draw of R3, turned or mirrored another
-            way. Default True. Passes of a student, which could not differ otherwise, always are.
-        value_range: (low, high) of float images; integers scale by their dtype. Those of more than
-            8 bits take it, too, where it is a `masked_denoise.values.CountRange(low, high)`, as
-            `fit` finds it for 12 bits stored in 16.
-        noise_level: for observation="measured": (slope, offset) of the noise's variance over the
-            value of a pixel, where white is 1; one pair for all channels, or one for each. Default:
-            every `fit` finds it. What is given here, or set later, stays (as long as the object
-            does: a model that is loaded finds it anew where it is trained further).
-        preset: a named recipe ("amsnet" is the paper); arguments given here win over it. Without
-            one, the first `fit` measures the noise, and decides what is not given here: the preset
-            "independent" where the noise is that, else "default", at stride 1 in training where it
-            nearly is, and 3 where it is not and the images are smooth. Until then, and where the
-            noise cannot be measured, it is "default".
-        backbone_args: arguments of a backbone that is given by name, for example
-            {"widths": (16, 32, 64)}.
-        channels_last: whether a backbone that is given by name takes that memory layout, where it
-            is known; None (the default) tries.
+            channels; 0 switches it off. Default 8.
+        dct_threshold: cosine coefficients of the result below this are set to zero, on the 0..1
+            scale (`threshold_cosines`); 0 switches it off. Default 0.07, that is 18 of 255.
+        turns: whether each pass, and each draw of R3, shows the network another of the eight flips
+            and rotations (self-ensemble). Default True. Where inference hides no pixels, as for a
+            student, passes always do: they would be equal otherwise.
+        value_range: (low, high) of float images. Integers are scaled by their dtype, unless this is
+            a `masked_denoise.values.CountRange(low, high)`: it holds for integers of more than 8
+            bits, too. `fit` sets one for 12 bits stored in 16, for example.
+        noise_level: for observation="measured": (slope, offset) of the line that gives the variance
+            of the noise over the pixel value, where white is 1; one pair for all channels, or one
+            for each. Default: measured by every `fit`. A level given here or set later is kept by
+            this object; a loaded model measures it again when it is trained further.
+        preset: a named recipe ("amsnet" is the paper's); arguments given here override it. Without
+            one, the first `fit` measures the noise and decides all that is not given here: the
+            preset "independent" where the noise is independent from pixel to pixel, else "default",
+            with training stride 1 where it is nearly so, otherwise 3 for smooth images and 2 for
+            sharp ones. Until then, and where the noise cannot be measured, "default" holds.
+        backbone_args: arguments of a backbone given by name, for example {"widths": (16, 32, 64)}.
+        channels_last: whether a backbone given by name accepts the channels-last memory layout;
+            None (the default): found by a trial.
 
     Attributes:
         backbone: the network.
-        history: what `fit` saw, a dict an entry: step, loss, learning_rate, seconds,
-            steps_per_second, and score (dB, higher is better) where it validated.
+        history: log of `fit`, one dict per entry: step, loss, learning_rate, seconds,
+            steps_per_second, and score (dB, higher is better) where it was validated.
         fit_record: settings and outcome of `fit`, stored with the weights.
-        card: what `save_pretrained` tells about the weights, stored with them: license,
-            training_data, metrics, source; each only where it is known.
+        card: facts about the weights for the model card, stored with them: license, training_data,
+            metrics, source; each only where known.
 
     Raises:
         BackboneError: the network does not keep the shape of its input.
-        SettingError, UnknownNameError: an argument is out of range.
+        SettingError: an argument is out of range.
+        UnknownNameError: no backbone or preset has that name.
 
     >>> denoiser = AsymmetricMaskDenoiser(nn.Conv2d(1, 1, 3, padding=1), channels=1)
     >>> denoiser.denoise(torch.rand(1, 30, 41)).shape
@@ -158,7 +159,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         self.history: list[dict[str, Any]] = []
         self.fit_record: dict[str, Any] = {}
         self.card: dict[str, Any] = {}
-        self.call_cache = CallCache()  # about calls of the network
+        self.call_cache = CallCache()  # facts about calls of the network
         residual = self._take(preset or "default", {})
         self.traits = self.find_traits(channels_last)
         check_scheme(self.scheme)
@@ -187,19 +188,19 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         Args:
             image: (B, C, H, W) float on the 0..1 scale. Training is cheapest where H and W are
                 multiples of the stride times the backbone's size multiple.
-            step: number of the training step; with `seed` it decides stride, mask and branch.
-            sample: index of the first image of the batch, or int64 (B,), one index an image.
+            step: number of the training step; with `seed` it determines stride, mask and branch.
+            sample: index of the first image of the batch, or int64 (B,), one index per image.
             seed: of the run.
             purpose: which random stream the masks come from (`Purpose`).
-            smoothness: None for the mask loss of one branch (Eq. 4); a number is lambda of the
+            smoothness: None for the mask loss of one branch (Eq. 4); a number is the lambda of the
                 total loss over all branches (Eq. 10).
             loss: "l1" or "l2"; with a target also "psnr".
-            target: (B, C, H, W), what to make of the image where that is known: the loss is then
-                the distance of the plain network's output to it. A student needs it.
+            target: (B, C, H, W), the desired output where it is known: the loss is then the
+                distance to it of the network's output for the plain image. A student needs one.
 
         Raises:
             SizeError: the shape of the image cannot be used.
-            SettingError: a student came without a target.
+            SettingError: the loss is not one of these, or a student has no target.
         """
         if image.ndim != 4:
             raise SizeError(f"image has shape {tuple(image.shape)}; (B, C, H, W) is needed")
@@ -226,7 +227,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         return total_loss(torch.stack(losses), masked.merge(outputs), smoothness=smoothness)
 
     def check_masked_loss(self, loss: str) -> DistanceKind:
-        """Return which loss is meant; SettingError where noisy images alone cannot teach by it."""
+        """Return the loss; raise SettingError where it cannot be learnt from noisy images alone."""
         if isinstance(self.scheme, NothingHidden) and not self.scheme.blind:
             raise SettingError(
                 "this is a student: it sees every pixel, and would learn from noisy images to copy "
@@ -240,7 +241,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         return "l2" if loss == "l2" else "l1"
 
     def stride_of_step(self, key: Key) -> int:
-        """Return the stride that training step `key.draw` runs at, drawn from its hash."""
+        """Return the stride of training step `key.draw`, drawn from the hash of the step."""
         drawn = hash_key(key._replace(purpose=Purpose.STRIDE)) % len(self.train_strides)
         return int(self.train_strides[drawn])
 
@@ -284,80 +285,83 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
 
         Afterwards the backbone holds the averaged weights, on the device it was trained on, in
         evaluation mode. Arguments that are not given come from the preset, else from the defaults
-        named here. Ctrl-C ends training after the present step and keeps the model; `fit` then
-        returns as usual. A run is a function of its arguments, the data and the first weights:
-        one stopped at any step and resumed ends with the same weights, bit for bit, on a CPU
-        with the same number of threads and a budget in steps or epochs.
+        named here. Ctrl-C ends training after the current step and keeps the model; `fit` then
+        returns as usual. A run is a function of its arguments, the data and the initial weights:
+        if it is stopped at any step and resumed, it ends with the same weights, bit for bit, on a
+        CPU with the same number of threads and a budget in steps or epochs.
 
         Args:
-            data: noisy images, in any of these forms: a folder (searched through), a file, a list
-                of paths; an array (H, W), (H, W, C) or (N, H, W, C); a tensor (C, H, W) or
+            data: noisy images, in any of these forms: a folder (searched recursively), a file, a
+                list of paths; an array (H, W), (H, W, C) or (N, H, W, C); a tensor (C, H, W) or
                 (N, C, H, W); a list of arrays or tensors of any sizes; a data set of such items;
                 a DataLoader or any iterable of batches (B, C, H, W), each a tensor, a tuple whose
                 first tensor is the image, or a dict with the key "image", "noisy" or "input".
-                Integers scale by their dtype. Of floats that leave [0, 1], or use next to nothing
-                of it, and of 16-bit integers of which none is above 0.3 of their scale, the range
-                is measured once and kept as `value_range`. Batches of a loader are used as they
-                come; they are read again up to the right place where a run is resumed.
+                Integers are scaled by their dtype. If floats lie outside [0, 1] or use next to
+                nothing of it, or if no integer of more than 8 bits exceeds 0.3 of its scale, the
+                range is measured once and kept as `value_range`. Batches of a loader are used as
+                they come; to resume a run, they are read again up to where it stopped.
             steps: budget in steps of the optimizer.
             epochs: budget in passes over the data: as many crops as cover their area, or all
                 batches of a loader.
-            minutes: budget in time, of which validation and writing checkpoints do not count; it
-                becomes a number of steps when the speed has been measured. Default 2. Exactly
-                one of the three is given.
-            batch_size: crops a step and process. Default 2, which trains best in minutes on a CPU;
-                take more where a GPU would be idle.
+            minutes: budget in time, without validation and the writing of checkpoints; it becomes
+                a number of steps once the speed has been measured. Default 2. At most one of the
+                three budgets may be given.
+            batch_size: crops per step and process. Default 2, which trains best in minutes on a
+                CPU; use more where a GPU would be idle.
             crop: longest side of the crops, in pixels. Default 128.
             optimizer: "adamw", or "muon", whose steps are as long in rare directions as in common
-                ones (`training.muon`). Default "auto": Muon where its matrix products come to at
-                most a quarter of the other work of a step, as in all small networks, else AdamW;
-                "adamw" under the presets of the paper.
-            learning_rate: at its highest; it rises linearly and falls to zero by a half cosine,
-                in each stage. Default 1e-3; under the default recipe with Muon and a stride above
-                1 less where a run has more than 3,000 steps, in proportion: it would learn to
-                predict the noise, which is correlated, too.
+                ones (`training.muon`). Default "auto": Muon where its matrix products add at most a
+                quarter to the other work of a step, as in all small networks, else AdamW; "adamw"
+                under the presets of the paper.
+            learning_rate: peak rate; in each stage it rises linearly, then falls to zero by half a
+                cosine. Default 1e-3. Under the preset "default", with Muon and a training stride
+                above 1, it is lower in proportion in runs of more than 3,000 steps, which would
+                otherwise learn to predict the correlated noise, too.
             betas: of AdamW. Default (0.9, 0.99).
             weight_decay: decoupled. Default 0.
             warmup_steps: steps over which the learning rate rises. Default 50.
             ema_decay: decay of the averaged weights; 0 switches averaging off. Default 0.998.
-            clip_norm: longest gradient; 0 switches clipping off. Default 1.
+            clip_norm: largest norm of the gradient; 0 switches clipping off. Default 1.
             loss: "l1" (the default) or "l2".
-            smooth_steps: length of stage P at the end, which trains all branches with the
+            smooth_steps: length of the final stage P, which trains all branches with the
                 smoothness loss (Eq. 10): a share of the budget in [0, 1), or a number of steps.
                 Default 0: stage B (Eq. 4) only.
             smoothness: lambda of stage P. Default 0.01.
             augment: flip and transpose crops at random. Default True.
-            accumulate: batches whose gradients make one step. Default 1.
-            mixed_precision: "no", "bf16" or "fp16". Default "auto": bf16 on CPUs that compute in
-                it, for the networks of the package but "dncnn" and "dbsn", which take up to twice
-                as many steps in the same time; else "no", as under the presets of the paper.
+            accumulate: number of batches whose gradients are averaged for one step. Default 1.
+            mixed_precision: "no", "bf16" or "fp16". Default "auto": bf16 on CPUs and
+                NVIDIA GPUs with bf16 arithmetic, for the built-in networks except "dncnn" and
+                "dbsn": up to twice as many steps in the same time. Elsewhere, and under the presets
+                of the paper, "no".
             compile: compile the network with `torch.compile`, which takes a minute or so at the
-                start. Where that fails, a warning tells why, and training goes on without. Default
-                False.
-            keep: "last", "best" (by the validation score), or "auto" (the default): best where
+                start. If that fails, a warning gives the reason, and training continues without it.
+                Default False.
+            keep: "last", "best" (by the validation score), or "auto" (the default): "best" where
                 there are clean pictures or training was stopped because the score fell.
-            patience: stop after so many scores in a row that are more than 0.05 dB under the best,
-                but not before half the budget is spent. Default 5.
+            patience: stop after this many scores in a row that are more than 0.05 dB below the
+                best, but not before half the budget is spent. Default 5.
             seed: of crops, masks and dropout. Default 0.
-            validation: pairs (noisy, clean) of pictures, or a pair of folders with such: scored by
-                PSNR. None scores the mask loss under fixed masks, on pictures held out where there
-                are 25 or more, else on crops that are trained on, too. False does not validate.
-            validate_every: steps between scores; default 10 a run with clean pictures, else 20.
+            validation: pairs (noisy, clean) of pictures, or a pair of folders: scored by PSNR.
+                None: scored by the mask loss under fixed masks, on held-out pictures where there
+                are 25 or more, else on crops of the training pictures. False: no validation.
+            validate_every: steps between scores; default: 10 scores per run with clean pictures,
+                else 20.
             output: folder for `last.pt` and `best.pt` (to resume, or for `from_pretrained`), and
                 at the end for the model as `save_pretrained` writes it.
-            save_every: steps between checkpoints; default about once a minute.
-            resume: True goes on from `last.pt` in `output`, or starts where there is none; or the
-                path of a checkpoint. All settings above `validation` must be the same.
-            progress: show a bar with loss, speed and time left.
+            save_every: steps between checkpoints; default: about one minute.
+            resume: True continues from `last.pt` in `output`, or starts anew if there is none; or
+                the path of a checkpoint. All settings above `validation` must be the same.
+            progress: show a bar with loss, speed and remaining time.
             log_with: trackers of accelerate, for example "tensorboard".
-            device: "cpu" to train there in spite of a GPU; default what accelerate finds.
+            device: "cpu" to train there in spite of a GPU; default: the device that accelerate
+                chooses.
             callback: called with every new entry of `history`; may raise KeyboardInterrupt.
 
         Raises:
-            SettingError: an argument is out of range, or the budget is not clear.
+            SettingError: an argument is out of range, or more than one budget is given.
             DataError, SizeError, PixelError, ImageReadError: the data cannot be used.
-            TrainingError: the loss is no longer finite; the last good weights are put back.
-            CheckpointError: a checkpoint cannot be written, or not be resumed.
+            TrainingError: the loss is no longer finite; the last good weights are restored.
+            CheckpointError: a checkpoint cannot be written or resumed.
 
         >>> denoiser = AsymmetricMaskDenoiser(nn.Conv2d(1, 1, 3, padding=1), channels=1)
         >>> denoiser.fit(np.random.rand(64, 64), steps=2, progress=False).history[-1]["step"]
@@ -398,40 +402,39 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         megapixels: float = 32.0,
         **settings: Any,
     ) -> AsymmetricMaskDenoiser:
-        """Return a student: one pass of a plain network that sees every pixel, taught by this one.
+        """Return a student: a plain network, taught by this denoiser, that needs one pass only.
 
-        This denoiser, the teacher, denoises the noisy images once, with all it has: passes, turns,
-        refinement, chroma, observation. The student then learns to make these results out of the
-        noisy images, pixels and all. It is a denoiser like any other, with stride 1, nothing
-        hidden, one pass and its teacher's `dct_threshold`, and is saved, loaded, published and used
-        as such.
+        This denoiser, the teacher, denoises the noisy images once, with all of its steps: passes,
+        turns, refinement, chroma, observation. The student then learns to map the noisy images,
+        with no pixel hidden, to these results. It is a denoiser like any other, with stride 1, one
+        pass and its teacher's `dct_threshold`, and is saved, loaded, published and used as such.
 
         Args:
-            noisy: noisy images, in any of the forms that `fit` takes. Of a loader or an iterable
-                as many batches are read as are needed.
-            student: the name of a backbone, a network, or a student to train on (in place).
+            noisy: noisy images, in any of the forms that `fit` accepts. From a loader or an
+                iterable, only as many batches are read as are needed.
+            student: the name of a backbone, a network, or a student to train further (in place).
             student_args: arguments of a backbone given by name, for example {"widths": (32, 64)}.
-            minutes, steps: budget for the student's training; the teacher's time comes on top.
+            minutes, steps: budget for training the student; the teacher's time is not included.
                 Default 2 minutes.
-            passes: mask draws that the teacher averages; default its own `passes`.
-            trust: share of the teacher in the targets, above 0 and at most 1; the rest is what the
-                student, which should be a trained one then, makes of the images itself, averaged
-                over four orientations.
-            rounds: parts of equal budget, each with a learning rate cycle. Before every part but
-                the first, the targets are moved half the way to what the student itself makes of
-                the images, averaged over eight orientations.
-            megapixels: how many million pixels the teacher denoises. Of more, windows of 512 x 512
-                spread evenly over the pictures are taken. Noisy pixels and targets are kept in
-                memory, 12 bytes a pixel in colour (24 for floats).
-            settings: others of `fit`, by name: epochs, batch_size, crop, learning_rate, betas,
-                weight_decay, warmup_steps, ema_decay, clip_norm, loss (distance to
-                the target: "psnr", the default, under which quiet and noisy images count alike,
-                "l1" or "l2"), augment, accumulate, mixed_precision, keep, patience, seed,
-                validation, validate_every, output, save_every, resume, progress, log_with, device,
-                callback. Without `validation` the score is the PSNR against the teacher.
+            passes: number of mask draws that the teacher averages; default: its own `passes`.
+            trust: share of the teacher in the targets, above 0 and at most 1. The rest is the
+                student's own result, averaged over four orientations; the student should be a
+                trained one then.
+            rounds: number of parts with equal budgets, each with its own learning-rate cycle.
+                Before every part but the first, the targets are moved half-way to the student's
+                own result, averaged over eight orientations.
+            megapixels: how many million pixels the teacher denoises. From larger sets, windows of
+                512 x 512 pixels are taken, spread evenly over the pictures. Noisy pixels and
+                targets are kept in memory, 12 bytes per pixel in colour (24 for floats).
+            settings: other arguments of `fit`: epochs, batch_size, crop, optimizer, learning_rate,
+                betas, weight_decay, warmup_steps, ema_decay, clip_norm, loss (distance to the
+                target: "psnr", the default, under which quiet images count as much as noisy ones,
+                "l1" or "l2"), augment, accumulate, mixed_precision, compile, keep, patience,
+                seed, validation, validate_every, output, save_every, resume, progress, log_with,
+                device, callback. Without `validation` the score is the PSNR against the teacher.
 
         Raises:
-            SettingError, UnknownNameError: an argument is out of range, or not known.
+            SettingError, UnknownNameError: an argument is out of range or not known.
             DataError, SizeError, PixelError, ImageReadError: the images cannot be used.
             TrainingError, CheckpointError: as for `fit`.
 
@@ -457,28 +460,30 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         megapixels: float = 8.0,
         **settings: Any,
     ) -> Self:
-        """Train a student, as `from_pretrained("camera-small")`, further on noisy images alone.
+        """Train a student, such as `from_pretrained("camera-small")`, further on noisy images.
 
-        Half of the budget fits a masked network on the images (`fit` without a preset). It
-        knows these pictures; the student knows the noise. Their weighted mean is what the student
-        learns to make of the images in the other half (`distill`). Its weights become the mean of
-        0.35 of the old and 0.65 of the new ones. On photographs whose noise the student knows this
-        changes nothing. Where the result does not denoise simulated noise on such images
-        (`rank_models`), the old weights are put back; `fit_record["adaptation"]` tells.
+        The first half of the budget fits a masked network on the images (`fit` without a preset):
+        it knows these pictures, while the student knows the noise. In the second half the student
+        learns to map the images to the weighted mean of both results (`distill`). Its weights
+        become 0.35 times the old ones plus 0.65 times the new ones. On photographs whose noise the
+        student already knows, this changes nothing. If the new weights fail to denoise simulated
+        noise on such images (`rank_models`) and the old ones do not, the old ones are restored;
+        `fit_record["adaptation"]` records which were kept.
 
         Args:
-            noisy: noisy images, in any of the forms that `fit` takes.
-            minutes, steps: budget of training in all; denoising the images with both comes on top
-                (about ten seconds a megapixel on two cores). Default 2 minutes.
+            noisy: noisy images, in any of the forms that `fit` accepts.
+            minutes, steps: budget of both trainings together; denoising the images with both
+                networks is not included (about ten seconds per megapixel on two cores). Default 2
+                minutes.
             trust: share of the masked network in the targets, above 0 and at most 1.
-            megapixels: how many million pixels the targets are made of. Of more, windows of 512 x
-                512 spread evenly over the pictures are taken.
-            settings: others of `fit`, as for `distill`; they are for the student, but seed,
-                progress and device count for both. Default optimizer "auto" at 5e-4.
+            megapixels: how many million pixels are denoised for the targets. From larger sets,
+                windows of 512 x 512 pixels are taken, spread evenly over the pictures.
+            settings: other arguments of `fit`, as for `distill`. They apply to the student; seed,
+                progress and device apply to both networks. Default optimizer "auto" at 5e-4.
 
         Raises:
-            SettingError, UnknownNameError: an argument is out of range, not known, or the denoiser
-                is no student.
+            SettingError, UnknownNameError: an argument is out of range or not known, or the
+                denoiser is no student.
             DataError, SizeError, PixelError, ImageReadError: the images cannot be used.
             TrainingError, CheckpointError: as for `fit`.
 
@@ -507,32 +512,32 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         megapixels: float = 24.0,
         **settings: Any,
     ) -> Self:
-        """Train a student on noisy images alone, and return it; camera noise is simulated on them.
+        """Train a student on noisy images alone, by simulated camera noise, and return it.
 
-        For new students, `AsymmetricMaskDenoiser("fast-student", preset="student")`; one that
-        knows camera noise already gains nothing, see `adapt`. The
-        student denoises the images as well as it can by now; made smaller, they have less noise
-        still. On these, noise is simulated that is correlated as that of cameras is, and the
-        student learns to remove it. The weights are kept as they were where the new ones are not
-        better on simulated noise; `fit_record["score"]` tells both, in dB.
+        This is for new students, `AsymmetricMaskDenoiser("fast-student", preset="student")`; one
+        that already knows camera noise gains nothing, see `adapt`. The student denoises the images
+        as well as it can so far; scaling them down reduces the noise further. On these images
+        correlated noise like that of cameras is simulated, and the student learns to remove it. If
+        the new weights score worse on simulated noise than the old ones, the old ones are restored;
+        `fit_record["score"]` has both scores, in dB.
 
         Args:
-            noisy: noisy images, in any of the forms that `fit` takes.
-            minutes, steps: budget of training; looking at the images first comes on top (about a
-                second a megapixel on two cores). Default 2 minutes.
-            noise: what is simulated; default `CameraNoise()`, a wide range of cameras, with
-                stronger noise where that of the images is. One and three channels only.
-            shrink: how many times smaller the images are made, 1 or more.
-            rounds: parts of equal budget; before each the images are denoised anew. A second one
-                pays from about eight minutes on.
-            megapixels: how many million pixels to look at. Of more, windows of 512 x 512 spread
-                evenly over the pictures are taken.
-            settings: others of `fit`, as for `distill`, but no epochs: crops are drawn without
-                end. Default optimizer "auto", learning rate 1e-3, for a new student 2e-3.
+            noisy: noisy images, in any of the forms that `fit` accepts.
+            minutes, steps: training budget; measuring and denoising the images first is not
+                included (about a second per megapixel on two cores). Default 2 minutes.
+            noise: the noise to simulate, for one or three channels; default: `CameraNoise()`, a
+                wide range of cameras, extended to stronger noise where the images have it.
+            shrink: factor by which the images are scaled down, 1 or more.
+            rounds: number of parts with equal budgets; before each the images are denoised again.
+                A second one pays from about eight minutes on.
+            megapixels: how many million pixels to use. From larger sets, windows of 512 x 512
+                pixels are taken, spread evenly over the pictures.
+            settings: other arguments of `fit`, as for `distill`, except epochs: crops are drawn
+                without end. Default optimizer "auto", learning rate 1e-3, for a new student 2e-3.
 
         Raises:
-            SettingError, UnknownNameError: an argument is out of range, not known, or the denoiser
-                is no student.
+            SettingError, UnknownNameError: an argument is out of range or not known, or the
+                denoiser is no student.
             DataError, SizeError, PixelError, ImageReadError: the images cannot be used.
             TrainingError, CheckpointError: as for `fit`.
 
@@ -564,20 +569,20 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
     ) -> Path:
         """Write `config.json`, `model.safetensors` and `README.md` into a folder, and return it.
 
-        What is told about the weights is kept in `self.card`, and comes back with them.
+        License, training data and metrics are kept in `self.card`, and loaded with the weights.
 
         Args:
-            folder: made where it is missing; a model in it is replaced.
+            folder: created if missing; a model in it is replaced.
             license: of the weights, for example "apache-2.0" or "cc-by-nc-4.0".
-            training_data: what they were trained on, in a sentence.
+            training_data: what the weights were trained on, in one sentence.
             metrics: measured numbers: {"SIDD validation": {"PSNR": 37.93, "SSIM": 0.895}}.
-            card: write the model card, README.md. One that was edited by hand stays as it is.
-            before_after: a noisy picture to show, denoised beside it, in the model card: an array
-                or tensor that `denoise` takes, of one picture.
+            card: write the model card, README.md. A card that was edited by hand is not changed.
+            before_after: a noisy picture that the model card shows before and after denoising: one
+                picture as an array or tensor that `denoise` accepts.
 
         Raises:
-            WeightsError: a setting is of a kind that JSON cannot hold; the message names it.
-            CheckpointError: a file cannot be written; what stood there is as it was.
+            WeightsError: a setting is of a type that JSON cannot hold; the message names it.
+            CheckpointError: a file cannot be written; an older file is not changed.
         """
         from .checkpoint import save_model
         from .pretrained.card import tell, write_card
@@ -602,17 +607,17 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         metrics: dict[str, Any] | None = None,
         before_after: Any = None,
     ) -> str:
-        """Save the model into a repository of the Hugging Face Hub, and return the commit's URL.
+        """Save the model to a repository of the Hugging Face Hub, and return the commit's URL.
 
         Args:
-            repository: owner/name; made where it is missing.
-            private: whether a new repository is for its owner only; default: the owner's setting.
+            repository: "owner/name"; created if missing.
+            private: whether a new repository is private; default: the owner's setting.
             token: with write access; default: that of `hf auth login`.
-            revision: branch to push to; default the main one.
-            commit_message: first line of the commit.
+            revision: branch to push to; default: the main one.
+            commit_message: first line of the commit message.
             create_pr: open a pull request instead of changing the branch.
             license, training_data, metrics, before_after: as for `save_pretrained`. A README.md
-                of the repository that was edited by hand stays as it is.
+                in the repository that was edited by hand is not changed.
 
         Raises:
             WeightsError: a setting cannot be stored, or the Hub refused; the message says why.
@@ -645,28 +650,28 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         """Return a denoiser that was saved or published, ready to denoise.
 
         Args:
-            name_or_repo_or_folder: a folder that `save_pretrained` or `fit(output=...)` wrote, or
+            name_or_repo_or_folder: a folder written by `save_pretrained` or `fit(output=...)`, or
                 the checkpoint `last.pt` or `best.pt` of a run; the name of a pretrained model, for
                 example "amsnet-restormer-sidd"; or a repository of the Hugging Face Hub as
-                "owner/name". A revision may follow: "owner/name@v1.0". A file or folder that exists
-                comes before a repository; "local-dir:mine" and "hf-hub:owner/name" say which is
-                meant.
-            backbone: the network, where it was one of your own; its weights are replaced.
-            scheme: the mask scheme, where its class is your own.
-            revision: branch, tag or commit on the Hub; a whole commit pins the model.
-            cache_dir: where downloads are kept; default the cache of `huggingface_hub`.
-            token: for private repositories; default that of `hf auth login`.
-            local_files_only: take what is in the cache, and make no connection.
-            force_download: fetch again what is in the cache.
-            subfolder: of the repository or folder that holds the model.
-            device: where the network goes; default the CPU.
-            dtype: of its weights, a floating one; default that of the network, mostly float32.
+                "owner/name". A revision may follow: "owner/name@v1.0". An existing file or folder
+                takes precedence over a repository; the prefixes in "local-dir:mine" and
+                "hf-hub:owner/name" remove the ambiguity.
+            backbone: the network, if the model has one of your own; its weights are replaced.
+            scheme: the mask scheme, if its class is your own.
+            revision: branch, tag or commit on the Hub; a full commit hash pins the model.
+            cache_dir: folder for downloads; default: the cache of `huggingface_hub`.
+            token: for private repositories; default: that of `hf auth login`.
+            local_files_only: use the cache only, without any connection.
+            force_download: download even what is in the cache.
+            subfolder: of the repository or folder, with the model in it.
+            device: of the network; default: the CPU.
+            dtype: floating-point type of the weights; default: that of the network, mostly float32.
 
         Raises:
-            WeightsError: the model cannot be found or fetched, or something of it is damaged,
-                unknown, or does not belong together.
+            WeightsError: the model cannot be found or downloaded, or a part of it is damaged,
+                unknown, or does not fit the others.
             CheckpointError: a training checkpoint cannot be read.
-            SettingError: two arguments contradict each other, or the device is not there.
+            SettingError: two arguments contradict each other, or the device is not available.
         """
         from .checkpoint import load_model
         from .pretrained.place import check_target, find_place
@@ -702,41 +707,43 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         compile: bool = False,
         return_std: bool = False,
     ) -> Any:
-        """Return the denoised picture, of the kind, shape, dtype, device and range that came in.
+        """Return the denoised picture, in the type, shape, dtype, device and range of the input.
 
-        With `return_std` a pair (picture, std) is returned. std has the kind, shape and unit of the
-        picture, float32: for each pixel and channel the standard deviation of one draw, estimated
-        from the spread of the P passes (sum of squares over P - 1). A pass shows each pixel as the
-        branch predicts it that did not see it, mixed with the observation and `strength` as in the
-        picture. R3, chroma smoothing and the cosine threshold come after the passes and do not
-        count. Of the mean of independent draws the random part of the error would be std / sqrt(P).
-        What all draws have wrong alike, such as noise that is correlated over pixels, is not in it:
-        see the calibration in the guide before reading it as an error.
+        With `return_std` a pair (picture, std) is returned. std has the type, shape and unit of the
+        picture, as float32: for each pixel and channel the standard deviation of one draw,
+        estimated from the P passes (sum of squares over P - 1). A pass takes each pixel from the
+        branch that could not see it, mixed with the observation and `strength` as in the picture.
+        R3, chroma smoothing and the cosine threshold follow the passes and are not included. If
+        draws were independent, their mean would have a random error of std / sqrt(P). Errors that
+        all draws share, such as correlated noise, are not included: see the calibration in the
+        guide before reading std as an error.
 
         Args:
             image: tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C); uint8, uint16,
                 int16, uint32 or int32, on the scale of their dtype, or floats (on the 0..1 scale
-                unless the denoiser has a `value_range`). Any size with sides of at least the
-                stride. Integers come back rounded and clipped to their dtype, floats unclipped.
-            passes: number of mask draws to average; default: that of the denoiser. Of a student,
-                from which nothing is hidden: orientations of the image, of which there are 8.
-            seed: the same seed gives the same picture.
+                unless the denoiser has a `value_range`). Sides must be at least the stride.
+                Integers are returned rounded and clipped to their dtype, floats unclipped.
+            passes: number of mask draws to average; default: that of the denoiser. For a student,
+                which has no masks: number of orientations of the image, of which there are 8.
+            seed: of the masks; the same seed gives the same picture.
             strength: 1 for the full effect, 0 for the noisy image itself.
             nan: "error", or "mask" to have NaN and infinite pixels predicted from the others.
             tile: images with longer sides are denoised in tiles of this side, to bound memory.
             precision: "float32", "bf16" or "fp16" for the network; "auto" (the default) is bf16 on
-                GPUs that compute in it, and float32 elsewhere.
-            compile: compile the network by `torch.compile`, once, for many pictures of few sizes;
-                where that fails, a warning says why, and it runs as it is.
-            return_std: return the spread of the passes, too; they must be 2 or more.
+                GPUs with bf16 arithmetic, and float32 elsewhere. On a GPU, PyTorch's own switch
+                (`torch.backends.cudnn.allow_tf32`) decides whether "float32" may use TF32.
+            compile: compile the network with `torch.compile`, once; it pays for many pictures of
+                few sizes. If that fails, a warning gives the reason, and the network runs
+                uncompiled.
+            return_std: also return the standard deviation of one pass; 2 passes or more are needed.
 
         Raises:
             SizeError: wrong number of channels, or a side shorter than the stride.
-            PixelError: NaN or infinite pixels, or a dtype that holds no picture.
-            SettingError: an argument is out of range, or `return_std` is asked of passes that
+            PixelError: NaN or infinite pixels, or a dtype that is not supported.
+            SettingError: an argument is out of range, or `return_std` is requested of passes that
                 cannot differ.
         """
-        self._check_settings()  # some may have been set since
+        self._check_settings()  # the user may have changed some
         passes = self.passes if passes is None else whole("passes", passes)
         if passes < 1:
             raise SettingError(f"passes is {passes}; 1 or more is needed")
@@ -776,7 +783,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is; the CPU for one without weights."""
+        """The device of the network; the CPU for a network without weights."""
         return next(self.backbone.parameters(), torch.empty(0)).device
 
     # -- the network ------------------------------------------------------------------------
@@ -790,10 +797,10 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
         return predict(self, [(filled, 0)], self.backbone)[0]
 
     def find_traits(self, channels_last: bool | None) -> Traits:
-        """Return what is registered of a named backbone; what is not, and of others, a trial shows.
+        """Return the traits of the backbone: registered ones where known, the others by a trial.
 
         Args:
-            channels_last: whether it takes that layout, where it is known.
+            channels_last: whether the backbone accepts that layout, where known.
         """
         if self.backbone_name is None:
             return probe(self.backbone, self.channels)

@@ -1,4 +1,4 @@
-"""What a denoiser is told: checked, and decided by a preset where nobody says."""
+"""The settings of a denoiser: checked, with defaults from a preset."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _DECIDED = (
     "scheme", "train_strides", "stride", "passes", "refinement", "observation", "chroma_radius",
     "dct_threshold", "turns", "residual",
 )  # fmt: skip
-"""What a preset decides; see `AsymmetricMaskDenoiser.decide`."""
+"""Attributes that a preset decides; see `DenoiserSettings.decide`."""
 UNIT, _SHARE = "a number from 0 to 1", 'a share in [0, 1) or "measured"'
 
 
 class DenoiserSettings(nn.Module):
-    """The settings of an `AsymmetricMaskDenoiser`, whose arguments and attributes they are.
+    """The settings of an `AsymmetricMaskDenoiser`: its arguments, as attributes.
 
     Attributes:
-        given: what the caller gave, by the names of the arguments.
+        given: the settings that the user passed, by argument name.
         undecided: whether the first `fit` decides the rest.
-        preset: the recipe that was taken; None while undecided.
-        level_given: whether the noise level was set by the caller, and stays.
+        preset: name of the preset used; None while undecided.
+        level_given: whether the user set the noise level, so that `fit` keeps it.
     """
 
     channels: int
@@ -58,7 +58,7 @@ class DenoiserSettings(nn.Module):
 
     @property
     def value_range(self) -> ValueRange | None:
-        """(low, high) of float images, and of counts; None where they are on the usual scale."""
+        """(low, high) of float images, or a `CountRange`; None for the usual scales."""
         return self._value_range
 
     @value_range.setter
@@ -67,7 +67,7 @@ class DenoiserSettings(nn.Module):
 
     @property
     def train_stride(self) -> tuple[int, ...]:
-        """The strides in training, one of which every step takes; `train_strides`."""
+        """The training strides, of which each step draws one; same as `train_strides`."""
         return self.train_strides
 
     @train_stride.setter
@@ -77,7 +77,7 @@ class DenoiserSettings(nn.Module):
 
     @property
     def refine(self) -> Refinement | None:
-        """R3, or None for none of it; `refinement`."""
+        """The settings of R3, or None for no R3; same as `refinement`."""
         return self.refinement
 
     @refine.setter
@@ -86,9 +86,9 @@ class DenoiserSettings(nn.Module):
 
     @property
     def noise_level(self) -> tuple[NoiseLevel, ...] | None:
-        """(slope, offset) of the noise's variance, one a channel; None where it is not known.
+        """(slope, offset) of the variance of the noise, one per channel; None if not known.
 
-        A level that is set stays when `fit` is called; None lets `fit` find it.
+        A level that is set is kept by `fit`; after None, `fit` measures it.
         """
         return self._noise_level
 
@@ -98,7 +98,7 @@ class DenoiserSettings(nn.Module):
         self.level_given = levels is not None
 
     def found_level(self, levels: Sequence[Sequence[float]] | None) -> None:
-        """Set the `noise_level` as it was measured: the next `fit` measures it again.
+        """Set a measured `noise_level`, which the next `fit` measures again.
 
         Raises:
             SettingError: see `check_levels`.
@@ -108,22 +108,26 @@ class DenoiserSettings(nn.Module):
 
     @property
     def inference_scheme(self) -> MaskScheme:
-        """The scheme that `denoise` takes: that of inference where the scheme names one."""
+        """The scheme used by `denoise`: `scheme.inference` if set, else `scheme`."""
         return self.scheme.inference or self.scheme
 
     @property
     def shortest_side(self) -> int:
-        """Pixels that no side of a picture to be trained on may be below: the largest stride.
+        """Shortest side in pixels of pictures to train on: the largest training stride.
 
-        It may be one that `fit` still decides.
+        Strides that `fit` may still choose are included.
         """
         decides = self.undecided and "train_stride" not in self.given
         return max(*self.train_strides, SMOOTH_STRIDE if decides else 1)
 
     def decide(self, preset: str, **settings: Any) -> None:
-        """Take a preset, and settings that go before it, for all that nobody gave or set.
+        """Apply a preset to every setting that the user neither passed nor changed.
 
-        `fit` calls it where there was no preset (`undecided`), when it has measured the noise.
+        `fit` calls this without a preset (`undecided`), once it has measured the noise.
+
+        Args:
+            preset: its name.
+            settings: override the preset.
 
         Raises:
             UnknownNameError, SettingError: there is no such preset, or a value is out of range.
@@ -145,7 +149,7 @@ class DenoiserSettings(nn.Module):
         return {name: getattr(self, name) for name in _DECIDED}
 
     def _remember(self) -> None:
-        """Note what is taken: what differs from it later was set by the user, and stays."""
+        """Remember the current values: the user set those that differ later, and they are kept."""
         self._taken = self._values()
 
     def _put(self, values: dict[str, Any]) -> None:
@@ -153,7 +157,7 @@ class DenoiserSettings(nn.Module):
             setattr(self, name, value)
 
     def _take(self, preset: str, settings: dict[str, Any]) -> bool | str:
-        """Set what a preset, these settings and those given say; return the wish for `residual`."""
+        """Apply a preset, then `settings`, then `given`; return the requested `residual`."""
         recipe = {**named_preset(preset)["denoiser"], **settings, **self.given}
         self.scheme = recipe["scheme"]
         self.train_stride = recipe["train_stride"]

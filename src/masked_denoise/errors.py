@@ -1,6 +1,6 @@
-"""Every error the library raises on purpose: what came, what is needed, what to type.
+"""The errors of the library; messages say what was given, what is needed, and what to do.
 
-Each class also derives from the built-in exception that a caller would catch.
+Each class also derives from the built-in exception that a caller would expect.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class UnknownNameError(MaskedDenoiseError, ValueError):
 
 
 class BackboneError(MaskedDenoiseError, ValueError):
-    """A network does not do what a backbone must: keep the shape of what it is given."""
+    """A network cannot be a backbone, for example because it changes the shape of its input."""
 
 
 class DataError(MaskedDenoiseError, ValueError):
@@ -38,7 +38,7 @@ class DataError(MaskedDenoiseError, ValueError):
 
 
 class ImageReadError(MaskedDenoiseError, OSError):
-    """A file is missing, unreadable, truncated or of an unsupported kind."""
+    """A file is missing, unreadable, truncated or of an unsupported type."""
 
 
 class ImageWriteError(MaskedDenoiseError, OSError):
@@ -46,7 +46,7 @@ class ImageWriteError(MaskedDenoiseError, OSError):
 
 
 class TrainingError(MaskedDenoiseError, RuntimeError):
-    """Training cannot go on, for example because the loss is no longer finite."""
+    """Training cannot continue, for example because the loss is no longer finite."""
 
 
 class CheckpointError(MaskedDenoiseError, ValueError):
@@ -62,12 +62,12 @@ class MissingExtraError(MaskedDenoiseError, ImportError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its class where it says nothing."""
+    """Return the first line of an error's message, or its class name if there is no message."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """Return the error for a name that is not known, with the nearest known names.
+    """Return the error for an unknown name; it suggests the nearest known one and lists all.
 
     >>> print(unknown_name("backbone", "unett", ["unet", "dncnn"]))
     unknown backbone 'unett'; did you mean 'unet'? Known: dncnn, unet

@@ -27,12 +27,12 @@ ValueRange = tuple[float, float]
 
 CONVENTION = "both pictures rounded to 8 bits; SSIM with the uniform 7x7 window; mean over pictures"
 
-_NEAR = 0.05  # how far floats of a clean picture may leave [0, 1] and still be on that scale
+_NEAR = 0.05  # how far floats of a clean picture may exceed [0, 1] and count as on that scale
 
 
 @dataclass(frozen=True)
 class Score:
-    """PSNR in dB and SSIM of one picture; of the input and the seconds where it was denoised."""
+    """PSNR in dB and SSIM of one picture; if it was denoised, also of the input, and the time."""
 
     name: str
     psnr: float
@@ -44,7 +44,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate_pairs` found."""
+    """The result of `evaluate_pairs`."""
 
     scores: tuple[Score, ...]
     failures: tuple[Failure, ...] = ()
@@ -52,19 +52,19 @@ class Evaluation:
 
     @property
     def mean(self) -> dict[str, float]:
-        """The mean of each number over the pictures that have it."""
+        """The mean of each number over the pictures, if all of them have it."""
         keys = ("psnr", "ssim", "input_psnr", "input_ssim", "seconds")
         columns = {key: [getattr(one, key) for one in self.scores] for key in keys}
         return {k: float(np.mean(v)) for k, v in columns.items() if v and None not in v}
 
     @property
     def worse(self) -> tuple[str, ...]:
-        """Names of the pictures whose PSNR fell by denoising."""
+        """Names of the pictures whose PSNR was lowered by denoising."""
         scored = ((one, one.input_psnr) for one in self.scores)
         return tuple(one.name for one, before in scored if before is not None and before > one.psnr)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, lists and strings, ready for JSON; infinite ones become None."""
+        """Return plain numbers, lists and strings, ready for JSON; infinities become None."""
         rows = [{"image": s.name, **_plain(vars(s))} for s in self.scores]
         for row in rows:
             del row["name"]
@@ -84,14 +84,14 @@ def evaluate_pairs(
     value_range: ValueRange | Mapping[Path, ValueRange | None] | None = None,
     on_score: Callable[[Pair], None] | None = None,
 ) -> Evaluation:
-    """Return PSNR and SSIM of every picture against its clean one, alpha left aside.
+    """Return PSNR and SSIM of every picture against its clean reference, without alpha.
 
     Args:
         pairs: from `find_pairs`; a pair that cannot be scored becomes a failure.
-        denoise: called with the stored pixels, (H, W) or (H, W, C), returns them denoised; those
-            are scored, and the input beside them. None scores the pictures as they are.
-        value_range: (black, white) of float pictures, or that of each by its path; (0, 1) where
-            not given.
+        denoise: called with the stored pixels, (H, W) or (H, W, C), returns them denoised; input
+            and result are both scored. None scores the pictures as they are.
+        value_range: (black, white) of float pictures, or a mapping from their paths to it; default
+            (0, 1).
         on_score: called with every pair when it is done.
     """
     scores, failures = [], []
@@ -125,7 +125,11 @@ def _score(
 
 
 def _unit(pixels: Array, value_range: ValueRange | None, clean: Path | None = None) -> Array:
-    """Return floats and counts on the 0..1 scale, integers as they are; refuse what is off it."""
+    """Return pixels on the 0..1 scale, integers on that of their dtype.
+
+    Raises:
+        PixelError: clean floats are not on that scale, and there is no `value_range`.
+    """
     if pixels.dtype.kind != "f" and range_in_use(pixels.dtype.name, value_range) is None:
         return pixels
     if value_range is not None:
@@ -142,7 +146,7 @@ def _unit(pixels: Array, value_range: ValueRange | None, clean: Path | None = No
 
 
 def _plain(numbers: dict[str, Any]) -> dict[str, Any]:
-    """Return the numbers that are there; JSON has none for infinity."""
+    """Return the values that are not None, with None for NaN and infinity, which JSON lacks."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in numbers.items()

@@ -1,6 +1,6 @@
-"""Random bits: an integer hash of the seed, of what a draw is for, its number, and the pixel.
+"""Random bits from an integer hash of seed, purpose, number of the draw, and pixel.
 
-They are the same on every device, and no random number generator is read or moved.
+They are the same on every device, and no random number generator is used.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 WORD = 0xFFFFFFFF
-ROW, COLUMN = 0x68E31DA4, 0x35294E57  # tell the stages of the hash apart
+ROW, COLUMN = 0x68E31DA4, 0x35294E57  # make the stages of the hash differ
 Word = TypeVar("Word", int, Tensor)
 Words = NDArray[Any]
 
 
 class Key(NamedTuple):
-    """What a draw depends on beside the pixel: the seed, what it is for, and its number."""
+    """What a draw depends on, apart from the pixel: seed, purpose, and number of the draw."""
 
     seed: int = 0
     purpose: int = 0
@@ -27,12 +27,12 @@ class Key(NamedTuple):
 
 
 class Purpose:
-    """Numbers that keep the random streams apart."""
+    """Numbers that separate the random streams."""
 
     TRAIN, BRANCH, STRIDE, INFER, REPLACE, VALIDATE, CROP, REFINE = range(8)
     NEIGHBOR = 16  # added to the purpose of the mask that a fill belongs to
-    SLOT, EPOCH, FETCH, WINDOW = range(32, 36)  # which pictures training takes, in which order
-    NETWORK = 64  # what networks draw by themselves; the process is added
+    SLOT, EPOCH, FETCH, WINDOW = range(32, 36)  # choice and order of the training pictures
+    NETWORK = 64  # draws within networks, such as dropout; the number of the process is added
 
 
 def mix(word: Word) -> Word:
@@ -49,7 +49,7 @@ def mix(word: Word) -> Word:
 
 
 def hash_key(key: Key) -> int:
-    """Return 32 bits from a key; 64 bits of the seed and of the draw are taken in."""
+    """Return 32 bits from a key, of which 64 bits of each part count."""
     state = 0x9E3779B9
     for part in key:
         state = mix(state ^ (part & WORD))
@@ -60,8 +60,8 @@ def hash_key(key: Key) -> int:
 def hash_pixels(key: Key, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
     """Return one 32-bit word (int64) for each (sample, row, col), of their broadcast shape.
 
-    Coordinates are mixed one after another, so that no linear index can overflow; all 64 bits of
-    the sample are taken in. On a CPU numpy does the same: its calls cost less than torch's.
+    Coordinates are mixed in one after another, so that no linear index can overflow; all 64 bits
+    of the sample count. On a CPU the same is computed by numpy, whose calls cost less than torch's.
     """
     if sample.device.type == "cpu":
         return _hash_array(key, sample.numpy(), row.numpy(), col.numpy())
@@ -69,14 +69,14 @@ def hash_pixels(key: Key, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
 
 
 def hash_words(state: Tensor | int, sample: Tensor, row: Tensor, col: Tensor) -> Tensor:
-    """Return the words of `hash_pixels` by what `hash_key` made of the key."""
+    """Return the words of `hash_pixels`, given `state`, the result of `hash_key`."""
     word = mix((sample & WORD) ^ mix(sample >> 32 & WORD) ^ state)
     word = mix(((word + row) & WORD) ^ ROW)
     return mix(((word + col) & WORD) ^ COLUMN)
 
 
 def _hash_array(key: Key, sample: Words, row: Words, col: Words) -> Tensor:
-    """Return `hash_words` of int64 arrays; 32-bit words need no cutting."""
+    """Return `hash_pixels` of int64 arrays, computed in uint32, which needs no masking."""
     high = _mix_array((sample >> 32).astype(np.uint32))
     word = _mix_array(sample.astype(np.uint32) ^ high ^ np.uint32(hash_key(key)))
     word = _mix_array((word + row.astype(np.uint32)) ^ np.uint32(ROW))
@@ -85,7 +85,7 @@ def _hash_array(key: Key, sample: Words, row: Words, col: Words) -> Tensor:
 
 
 def _mix_array(word: Words) -> Words:
-    """Return `mix` of an array of uint32, which may be overwritten."""
+    """Return `mix` of a uint32 array, which may be overwritten."""
     word = np.atleast_1d(word)
     word ^= word >> 16
     word *= np.uint32(0x21F0AAAD)

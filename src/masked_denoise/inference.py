@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 HALO = 64  # pixels of a sub-image around each tile: the reach of most built-in U-Nets
 TILE = 1024  # side of a tile in pixels of the image
-FEW, ENOUGH = 9, 4  # pixels that are too few, and a side (over the stride) that is enough
-TURNS = (0, 2, 5, 7, 1, 3, 4, 6)  # quarter turns, + 4 for mirrored: in this order over the passes
+FEW, ENOUGH = 9, 4  # images of fewer pixels are padded to this side, in units of the stride
+TURNS = (0, 2, 5, 7, 1, 3, 4, 6)  # quarter turns, + 4 if mirrored, in the order of the passes
 
 
-@torch.no_grad()  # not inference_mode: what comes back may be used in training
+@torch.no_grad()  # not inference_mode: the result may be used in training
 def denoise_batch(
     denoiser: AsymmetricMaskDenoiser,
     image: Tensor,
@@ -45,7 +45,7 @@ def denoise_batch(
     compile: bool = False,
     spread: bool = False,
 ) -> Tensor:
-    """Return the denoised batch: branches of all passes, refinement, chroma, own pixel, cosines.
+    """Return the denoised batch: passes, refinement, chroma, observation and cosine threshold.
 
     Args:
         denoiser: in evaluation mode.
@@ -53,10 +53,10 @@ def denoise_batch(
         passes: number of mask draws to average.
         seed: of the masks.
         tile: side of the tiles of large images, in pixels.
-        bad: bool (B, 1, H, W), pixels without a value: no branch sees them; or None.
-        strength: 1 for the full effect, 0 for the noisy image (but for its bad pixels).
+        bad: bool (B, 1, H, W), pixels without a value, which no branch sees; or None.
+        strength: 1 for the full effect, 0 for the noisy image (bad pixels are always predicted).
         precision, compile: as for `NetworkCalls`.
-        spread: return (B, 2C, H, W), the batch and behind it the standard deviation of one pass.
+        spread: return (B, 2C, H, W), the batch followed by the standard deviation of one pass.
     """
     calls = NetworkCalls(denoiser, image.device, precision=precision, compile=compile)
 
@@ -76,7 +76,7 @@ def denoise_batch(
             precision=precision, spread=spread,
         )  # fmt: skip
     step = denoiser.stride * denoiser.traits.size_multiple
-    reach = int(getattr(denoiser.backbone, "reach", HALO))  # a network may say how far it sees
+    reach = int(getattr(denoiser.backbone, "reach", HALO))  # a network may declare its reach
     halo = reach * (denoiser.stride + (denoiser.refinement is not None))
     made = tiled(run, image, tile=tile, halo=halo, step=step)
     clean, std = made.chunk(2, dim=1) if spread else (made, None)
@@ -93,7 +93,7 @@ def _denoise_few(
 ) -> Tensor:
     """Return the denoised batch of images so small that a branch might see no pixel of them.
 
-    They are continued by reflection first.
+    They are padded by reflection first.
     """
     height, width = image.shape[2:]
     room = ENOUGH * denoiser.stride
@@ -110,7 +110,7 @@ def _finished(
     bad: Tensor | None,
     strength: float,
 ) -> Tensor:
-    """Return what the network made, after all steps that follow it; computed in full precision."""
+    """Return the network's result after all steps that follow; computed in full precision."""
     exact = torch.promote_types(image.dtype, torch.float32)
     noisy, clean = image.to(exact), clean.to(exact)
     if denoiser.chroma_radius and image.shape[1] == 3:
@@ -147,7 +147,7 @@ def _denoise_piece(
     seed: int,
     spread: Spread | None,
 ) -> Tensor:
-    """Return the mean of `passes` draws over one tile, refined if so set; tell `spread` of them."""
+    """Return the mean of `passes` draws over one tile, refined if set; add each to `spread`."""
     denoiser, place = calls.denoiser, _place(image, bad, origin)
     scheme = denoiser.inference_scheme
 
@@ -174,12 +174,12 @@ def _refine_piece(
     seed: int,
     place: dict[str, Any],
 ) -> Tensor:
-    """Return the mean over the draws of R3, each denoised again with noisy pixels put back."""
+    """Return the mean over the draws of R3: noisy pixels put back, then denoised again."""
     scheme = calls.denoiser.inference_scheme
     keys = [Key(seed, Purpose.REFINE, draw) for draw in range(settings.draws)]
     shared = settings.draws if settings.balanced else 0
     copies = (replace(image, denoised, settings.share, [k], draws=shared, **place) for k in keys)
-    turns = [_turn_of(calls.denoiser, key.draw + 1) for key in keys]  # the image was seen upright
+    turns = [_turn_of(calls.denoiser, key.draw + 1) for key in keys]  # not upright: pass 0 was
     if not settings.masked:
         return _mean(calls.run(zip(copies, turns, strict=True)), image)
     draws = (
@@ -190,7 +190,7 @@ def _refine_piece(
 
 
 def _turn_of(denoiser: AsymmetricMaskDenoiser, draw: int) -> int:
-    """Return how the network sees the image in one of several draws."""
+    """Return the orientation (see `TURNS`) in which the network sees one of several draws."""
     return TURNS[draw % len(TURNS)] if turns_passes(denoiser) else 0
 
 
@@ -199,7 +199,7 @@ def merged_draws(calls: NetworkCalls, draws: Iterable[tuple[MaskedImage, int]]) 
 
     Args:
         calls: of the network.
-        draws: of masks, each with how the network sees it turned; taken when needed.
+        draws: mask draws, each with its orientation (see `TURNS`); consumed lazily.
     """
     waiting: deque[MaskedImage] = deque()
 
@@ -217,7 +217,7 @@ def merged_draws(calls: NetworkCalls, draws: Iterable[tuple[MaskedImage, int]]) 
 
 
 def _place(image: Tensor, bad: Tensor | None, origin: tuple[int, int]) -> dict[str, Any]:
-    """Return where the masks lie; all images of a batch get the same one."""
+    """Return the position of the masks; all images of a batch get the same mask."""
     same = torch.zeros(len(image), dtype=torch.int64, device=image.device)
     return {"sample": 0 if len(image) == 1 else same, "origin": origin, "bad": bad}
 
@@ -229,7 +229,7 @@ def _recorded(
     image: Tensor,
     bad: Tensor | None,
 ) -> Iterator[Tensor]:
-    """Yield the passes, of which the spread is told as they show in the result."""
+    """Yield the passes unchanged, adding each to `spread` as it will look in the result."""
     for draw in passed:
         known = image if bad is None else torch.where(bad, draw, image)
         spread.add(_with_own_pixel(denoiser, known, draw))

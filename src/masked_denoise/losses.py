@@ -1,4 +1,4 @@
-"""Losses that need no clean image: mask loss, smoothness loss, and their sum."""
+"""Losses: mask loss, smoothness loss and their sum, without clean images; and loss to a target."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .errors import SettingError, SizeError
 from .ops import mask_distance, smoothness
 
 LossKind = Literal["l1", "l2", "psnr"]
-FLOOR = 1e-6  # added to the squared error, which then never counts as better than 60 dB
+FLOOR = 1e-6  # added to the mean squared error, so that PSNR saturates at 60 dB
 
 
 def mask_loss(output: Tensor, target: Tensor, scored: Tensor, *, kind: LossKind = "l1") -> Tensor:
     """Return the mean distance of output and noisy target over the scored pixels (Eq. 3, 4).
 
-    The mean runs over scored pixels and channels; it is 0, with zero gradient, when no pixel is
-    scored. Summed in float32 whatever the dtype of the input. Values at pixels that are not
-    scored never enter, not even a NaN.
+    The mean runs over scored pixels and channels; it is 0, with zero gradient, if no pixel is
+    scored. The sum is computed in float32 whatever the dtype of the input. Pixels that are not
+    scored never enter, not even as a NaN.
 
     Args:
-        output: (N, C, h, w) float, what the network made of the masked sub-images.
-        target: (N, C, h, w), the sub-images as they came, with their noise.
+        output: (N, C, h, w) float, the prediction for the masked sub-images.
+        target: (N, C, h, w), the noisy sub-images.
         scored: bool (N, 1, h, w).
         kind: "l1" for absolute, "l2" for squared differences.
 
@@ -31,7 +31,7 @@ def mask_loss(output: Tensor, target: Tensor, scored: Tensor, *, kind: LossKind 
         A float32 scalar.
 
     Raises:
-        SizeError: the shapes do not fit together.
+        SizeError: the shapes do not match.
         SettingError: `kind` is neither "l1" nor "l2", or `scored` is not bool.
 
     >>> noisy = torch.tensor([[[[1.0, 2.0]]]])
@@ -51,14 +51,14 @@ def mask_loss(output: Tensor, target: Tensor, scored: Tensor, *, kind: LossKind 
 
 
 def target_loss(output: Tensor, target: Tensor, *, kind: LossKind = "l1") -> Tensor:
-    """Return the distance of output and target over all pixels, for networks that see them all.
+    """Return the distance of output and target over all pixels, for training with a target.
 
     Args:
         output: (B, C, H, W) float.
         target: the same shape.
-        kind: "l1" for absolute, "l2" for squared differences; "psnr" for the mean over the images
-            of ln(squared error) / 100, which is minus the PSNR in units of 434 dB: images
-            of little noise count as much as those of much.
+        kind: "l1" for absolute, "l2" for squared differences; "psnr" for -PSNR / 434 dB, averaged
+            over the images (ln(mean squared error) / 100), so that quiet images count as much as
+            noisy ones.
 
     Returns:
         A float32 scalar.
@@ -86,8 +86,8 @@ def target_loss(output: Tensor, target: Tensor, *, kind: LossKind = "l1") -> Ten
 def smoothness_loss(image: Tensor, *, epsilon: float = 1e-6) -> Tensor:
     """Return the mean length of the colour gradient over pixels and channels (Eq. 9).
 
-    sqrt(dy² + dx² + epsilon²) - epsilon, with forward differences that are zero beyond the last
-    row and column; epsilon keeps the gradient finite where the image is flat, and a flat image
+    The length is sqrt(dy² + dx² + epsilon²) - epsilon, with forward differences that are zero at
+    the last row and column. Epsilon keeps the gradient finite where the image is flat; a flat image
     has a loss of exactly zero.
 
     Args:
@@ -96,6 +96,9 @@ def smoothness_loss(image: Tensor, *, epsilon: float = 1e-6) -> Tensor:
 
     Returns:
         A float32 scalar.
+
+    Raises:
+        SizeError: the image is not four-dimensional.
 
     >>> import torch
     >>> smoothness_loss(torch.ones(1, 3, 4, 4))
@@ -110,8 +113,8 @@ def total_loss(mask_losses: Tensor, denoised: Tensor, *, smoothness: float = 0.0
     """Return the summed mask losses of all branches plus lambda times smoothness (Eq. 10).
 
     Args:
-        mask_losses: (K,) or scalar, one `mask_loss` a branch.
-        denoised: (B, C, H, W), the merged image of all branches.
+        mask_losses: (K,) or scalar, one `mask_loss` per branch.
+        denoised: (B, C, H, W), the image merged from all branches.
         smoothness: lambda; the paper's text uses 0.01.
     """
     return mask_losses.sum() + smoothness * smoothness_loss(denoised)

@@ -1,4 +1,4 @@
-"""Where freed memory is kept for the next step, instead of given back and asked for again."""
+"""Keep freed memory for the next step, instead of returning it to the system each time."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # names in malloc.h of the GNU C library
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # from malloc.h of the GNU C library
 _LARGEST = 256 << 20  # bytes; larger tensors are mapped one by one, as before
-_USUAL = 32 << 20  # to which glibc would come by itself; older ones take no more
+_USUAL = 32 << 20  # the upper limit of glibc's dynamic threshold; older versions accept no more
 _lock = threading.Lock()
 _users = 0
 
 
 @contextmanager
 def held_memory(*, give_back: bool = True) -> Iterator[None]:
-    """Let the C library keep what is freed within the block, and give it back after the block.
-
-    Without `give_back` nothing is given back at once: after a short block that will come again, as
-    that of one picture, this would take longer than it is worth.
+    """Let the C library keep memory that is freed within the block, and release it afterwards.
 
     The GNU C library returns large blocks to the system as soon as they are freed. A training step
     on a CPU then waits for the same pages to be mapped and zeroed again: up to a sixth of its time.
-    Blocks may nest and run in several threads. Elsewhere than on glibc nothing happens.
+    Blocks may be nested and run in several threads. Without glibc nothing happens.
+
+    Args:
+        give_back: release the memory right after the block. False for short blocks that will
+            repeat, such as one picture: releasing would cost more than it saves.
     """
     library = _glibc()
     if library is None:
@@ -38,7 +39,7 @@ def held_memory(*, give_back: bool = True) -> Iterator[None]:
 
 
 def _count(library: ctypes.CDLL, change: int, give_back: bool = False) -> None:
-    """Hold memory from the first user on, until the last one has left."""
+    """Add `change` to the number of users; hold memory while there are any."""
     global _users
     with _lock:
         _users += change
@@ -47,7 +48,7 @@ def _count(library: ctypes.CDLL, change: int, give_back: bool = False) -> None:
                 library.mallopt(_MMAP_THRESHOLD, _USUAL)
             library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
             library.mallopt(_TOP_PAD, 64 << 20)
-        elif not _users:  # what the next picture needs stays
+        elif not _users:  # up to 256 MB stay for the next picture
             library.mallopt(_MMAP_THRESHOLD, _USUAL)
             library.mallopt(_TRIM_THRESHOLD, 256 << 20)
             library.mallopt(_TOP_PAD, 128 << 10)
@@ -56,7 +57,7 @@ def _count(library: ctypes.CDLL, change: int, give_back: bool = False) -> None:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    """Return the C library of the process where it is the GNU one."""
+    """Return the C library of the process if it is glibc, else None."""
     if sys.platform != "linux":
         return None
     try:

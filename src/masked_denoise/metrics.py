@@ -1,8 +1,8 @@
 """PSNR and SSIM, one number per image, in float64.
 
-The convention stands beside every number: which values (floats as they are, or both images rounded
-to 8 bits first, as papers do) and which SSIM window (``uniform`` 7x7, the default of scikit-image,
-or ``gaussian`` 11x11 with sigma 1.5, as in the paper that introduced SSIM).
+A number is meaningful only with its convention: the values (floats as they are, or both images
+rounded to 8 bits first, as in papers) and the SSIM window ("uniform" 7x7, the default of
+scikit-image, or "gaussian" 11x11 with sigma 1.5, as in the paper that introduced SSIM).
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from .values import DIM
 ImageLike = Tensor | npt.NDArray[Any]
 Window = Literal["uniform", "gaussian"]
 
-_STRIP_PIXELS = 1 << 21  # SSIM works through tall images in strips, to bound memory
+_STRIP_PIXELS = 1 << 21  # SSIM processes tall images in strips, to bound memory
 
 
 def psnr(
     image: ImageLike, clean: ImageLike, *, data_range: float | None = None, eight_bit: bool = False
 ) -> Tensor:
-    """Return the peak signal-to-noise ratio in dB, ``10 log10(range^2 / mean squared error)``.
+    """Return the peak signal-to-noise ratio in dB, 10 log10(range² / mean squared error).
 
     Args:
-        image: Tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C), of any integer or
+        image: tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C), of any integer or
             floating-point type.
-        clean: The reference, of the same height, width and channels.
-        data_range: White minus black in both images. By default each image is taken on its own
-            scale: an integer type from 0 to its largest value, floats from 0 to 1. A warning tells
-            where the values cannot be meant so.
-        eight_bit: Clamp both to [0, 1], times 255, round; the numbers of papers are made so.
+        clean: the reference, of the same height, width and channels.
+        data_range: white minus black in both images. By default each image has the scale of its
+            dtype: integers from 0 to the largest value, floats from 0 to 1. A warning is issued if
+            the values contradict that.
+        eight_bit: round both images to 8 bits, clipped to [0, 1], as for the numbers in papers.
 
     Returns:
         Tensor float64, shape () for one image, (B,) for a batch. Infinite for equal images.
 
     Raises:
-        SizeError: The shapes differ or are none of the above.
-        PixelError: A pixel is NaN or infinite, or the type is neither integer nor float.
-        SettingError: ``data_range`` is not a positive number.
+        SizeError: the shapes differ or are none of the above.
+        PixelError: a pixel is NaN or infinite, or the type is neither integer nor float.
+        SettingError: `data_range` is not a positive number.
 
     >>> import numpy as np
     >>> grey = np.full((8, 8), 100, np.uint8)
@@ -67,24 +67,24 @@ def ssim(
 ) -> Tensor:
     """Return the structural similarity (Wang et al. 2004, Eq. 13), mean over pixels and channels.
 
-    Only windows that lie wholly inside the image count. K1 = 0.01, K2 = 0.03.
+    Only windows that are completely inside the image count. K1 = 0.01, K2 = 0.03.
 
     Args:
-        image: As for `psnr`; sides at least as long as the window.
-        clean: The reference, of the same height, width and channels.
-        window: ``"uniform"``: 7x7, sample covariance, exactly scikit-image's
-            ``structural_similarity(channel_axis=...)``. ``"gaussian"``: 11x11, sigma 1.5.
-        data_range: As for `psnr`.
-        eight_bit: As for `psnr`.
+        image: as for `psnr`; sides at least as long as the window.
+        clean: the reference, of the same height, width and channels.
+        window: "uniform": 7x7, sample covariance, exactly scikit-image's
+            `structural_similarity(channel_axis=...)`. "gaussian": 11x11, sigma 1.5.
+        data_range: as for `psnr`.
+        eight_bit: as for `psnr`.
 
     Returns:
         Tensor float64, shape () for one image, (B,) for a batch. 1 for equal images.
 
     Raises:
-        SizeError: The shapes differ, or a side is shorter than the window.
-        PixelError: A pixel is NaN or infinite, or the type is neither integer nor float.
-        SettingError: ``data_range`` is not a positive number.
-        UnknownNameError: The window is not known.
+        SizeError: the shapes differ, or a side is shorter than the window.
+        PixelError: a pixel is NaN or infinite, or the type is neither integer nor float.
+        SettingError: `data_range` is not a positive number.
+        UnknownNameError: the window is not known.
 
     >>> import torch
     >>> picture = torch.linspace(0, 1, 192).reshape(3, 8, 8)
@@ -112,10 +112,10 @@ def ssim(
 
 
 def score(image: ImageLike, clean: ImageLike) -> dict[str, float]:
-    """Return ``{"psnr": dB, "ssim": 0..1}`` of one image by the convention of the project's tables.
+    """Return {"psnr": dB, "ssim": number} of one image, in the convention of the project's tables.
 
     Both images are rounded to 8 bits first; SSIM has the uniform 7x7 window. Arguments and errors
-    are those of `psnr` and `ssim`; a batch raises SizeError.
+    are those of `psnr` and `ssim`; a batch of several images raises SizeError.
 
     >>> import numpy as np
     >>> grey = np.full((8, 8, 3), 100, np.uint8)
@@ -134,7 +134,7 @@ def score(image: ImageLike, clean: ImageLike) -> dict[str, float]:
 
 
 def _similarity(a: Tensor, b: Tensor, window: Window) -> Tensor:
-    """Return the map of SSIM for values in [0, 1], one number for each place of the window."""
+    """Return the map of SSIM for values in [0, 1], one number per position of the window."""
     mean_a, mean_b = _blur(a, window), _blur(b, window)
     bias = 49 / 48 if window == "uniform" else 1.0  # sample covariance: divide by n - 1
     var_a = bias * (_blur(a * a, window) - mean_a * mean_a)
@@ -146,7 +146,7 @@ def _similarity(a: Tensor, b: Tensor, window: Window) -> Tensor:
 
 
 def _blur(x: Tensor, window: Window) -> Tensor:
-    """Return the weighted mean in every window that lies inside ``x`` (B, C, H, W)."""
+    """Return the weighted mean in every window inside `x` (B, C, H, W)."""
     if window == "uniform":
         return functional.avg_pool2d(x, 7, stride=1)
     offset = torch.arange(-5, 6, dtype=x.dtype, device=x.device)
@@ -159,7 +159,7 @@ def _blur(x: Tensor, window: Window) -> Tensor:
 def _pair(
     image: ImageLike, clean: ImageLike, data_range: float | None, eight_bit: bool
 ) -> tuple[Tensor, Tensor, bool]:
-    """Return both images as float64 (B, C, H, W) with white at 1, and whether a batch came."""
+    """Return both images as float64 (B, C, H, W) with white at 1, and whether they are batches."""
     if data_range is not None and not 0 < data_range < float("inf"):
         raise SettingError(
             f"data_range is {data_range}; it must be a positive number: white minus black, "
@@ -181,7 +181,7 @@ def _pair(
 
 
 def _warn_of_scale(x: Tensor, stored: ImageLike) -> None:
-    """Warn where an image, divided by the range of its dtype, cannot be on the 0..1 scale."""
+    """Warn if an image, divided by the range of its dtype, cannot be on the 0..1 scale."""
     dtype = stored.dtype.name if isinstance(stored, np.ndarray) else str(stored.dtype)
     dtype = dtype.removeprefix("torch.")
     if dtype == "uint8":

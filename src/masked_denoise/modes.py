@@ -1,4 +1,4 @@
-"""The modes of a network, training or evaluation, lent and given back."""
+"""Training and evaluation mode of networks: saved and restored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def keeping_modes(network: nn.Module) -> Iterator[None]:
-    """Give every module the mode back after the block that it had before."""
+    """Restore the mode (training or evaluation) of every module after the block."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         yield

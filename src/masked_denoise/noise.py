@@ -1,9 +1,9 @@
 """The noise of images, measured from the noisy images alone: level, correlation, advised strides.
 
-Patches of 32 x 32 pixels are freed of their own slope; what is left in flat ones is noise. Two
-biases are kept small. Choosing the calmest patches would choose quiet noise, so a patch is judged
-by one half and measured in the other. Removing the slope removes coarse noise with it, so its
-share is put back, taken from the next finer terms (the quadratic ones), which content seldom fills.
+A plane is fitted to each patch of 32 x 32 pixels and subtracted; in flat patches the residual is
+noise. Two biases are kept small. Selecting the patches of least variance would select quiet noise,
+so a patch is selected by one half and measured in the other. The fit also removes coarse noise; its
+power is estimated from the quadratic terms, where image content is rare, and added back.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ ImageLike = Tensor | NDArray[Any]
 __all__ = ["ChannelNoise", "NoiseReport", "measure_noise", "plot_noise"]
 
 PATCH = 32
-COLOURS = 3  # channels of which luma and colour differences are measured, too
+COLOURS = 3  # number of channels for which luma and colour differences are measured, too
 
-_FLAT_COUNT = 16  # of the patches of one brightness, how many of the calmest are measured ...
-_FLAT_SHARE = (0.05, 0.2)  # ... but no smaller and no larger share of them
+_FLAT_COUNT = 16  # patches of least variance measured in each brightness group ...
+_FLAT_SHARE = (0.05, 0.2)  # ... within these limits of their share
 _GROUPS = 8  # of brightness, within which patches are compared
-_CALMEST = 0.01  # share of the half patches in which luma has least beside colour
-_JUDGED_BY = (1, 0, 3, 2)  # halves are top, bottom, left, right; each is judged by its opposite
+_CALMEST = 0.01  # quantile of the half patches by their variance of luma over that of colour
+_JUDGED_BY = (1, 0, 3, 2)  # halves are top, bottom, left, right; each is selected by its opposite
 
 
 def measure_noise(
@@ -51,28 +51,28 @@ def measure_noise(
 ) -> NoiseReport:
     """Return the level, the correlation and the advised strides of the noise of noisy images.
 
-    No clean images are needed; at least a few flat patches of 32 x 32 pixels are. The advised
-    training stride is 1 where the noise of luma is correlated less than ``correlation_limit``
-    between neighbours, or that of colour shows that luma has only texture in common; else 3 for
-    images that are smooth seen pixel by pixel, and 2 for sharp ones. The stride at inference is 1,
-    which measured best with any. What is measured is the noise of flat
-    areas: where JPEG smooths those, that of textured areas is stronger; and where all is textured,
-    texture counts as noise.
+    No clean images are needed, but at least a few flat patches of 32 x 32 pixels are. The advised
+    training stride is 1 if the luma noise of neighbouring pixels is correlated less than
+    `correlation_limit`, or if the colour noise shows that the correlation of luma is texture;
+    otherwise 3 for images that are smooth at the pixel level, and 2 for sharp ones. The stride at
+    inference is 1, which measured best with any training stride. The noise is measured in flat
+    areas: if JPEG smooths these, textured areas have stronger noise than reported; and if texture
+    is everywhere, it counts as noise.
 
     Args:
-        images: One image or any iterable of them (read once, one at a time): arrays (H, W) or
+        images: one image, or an iterable of images (read once, one at a time): arrays (H, W) or
             (H, W, C), tensors (C, H, W) or (B, C, H, W). Integers are divided by the largest
-            value of their type. Images with a side under 32 pixels are passed over.
-        max_pixels: About how many pixels to look at in all images together.
-        value_range: (black, white) of float images. By default (0, 1), or their lowest and
-            highest value if patches lie outside of that on average.
-        correlation_limit: Noise correlated less than this counts as independent.
-        seed: Of the choice of patches where not all are looked at.
+            value of their dtype. Images with a side below 32 pixels are skipped.
+        max_pixels: approximate number of pixels to measure in all images together.
+        value_range: (black, white) of float images. Default (0, 1), or the lowest and highest value
+            if the means of patches are far outside of that.
+        correlation_limit: noise counts as independent below this correlation.
+        seed: of the choice of patches, if not all are measured.
 
     Raises:
-        DataError: No image is large enough, or images differ in the number of channels.
-        SizeError, PixelError: An image has an unusable shape, type or value (NaN, infinite).
-        SettingError: ``max_pixels`` or ``correlation_limit`` is out of range.
+        DataError: no image is large enough, or images differ in the number of channels.
+        SizeError, PixelError: an image has an unusable shape, dtype or value (NaN, infinite).
+        SettingError: `max_pixels` or `correlation_limit` is out of range.
 
     >>> import numpy as np
     >>> random = np.random.default_rng(0)
@@ -120,11 +120,11 @@ def measure_noise(
 
 @dataclass(frozen=True)
 class _Measured:
-    """What one image gives: N patches, K channels and mixtures, 4 halves, lags 0 to 16.
+    """Statistics of one image: N patches, K channels and mixtures, 4 halves, lags 0 to 16.
 
-    ``product[n, k, h, d]`` is the mean product of pixels d apart, ``coarse[n, k]`` the noise
-    power per removed term, ``flat[n, h]`` for how many halves a flat one stands, 0 for others.
-    ``white`` is how far above black white lies, as far as the image tells.
+    `product[n, k, h, d]` is the mean product of pixels at distance d, `coarse[n, k]` the noise
+    power per removed term, `flat[n, h]` the weight of a half, see `_flat_halves`. `white` is white
+    minus black, as far as the image shows it.
     """
 
     channels: int
@@ -140,7 +140,7 @@ class _Measured:
 def _planes(
     images: Iterable[ImageLike], value_range: ValueRange | None
 ) -> Iterator[tuple[Floats, float]]:
-    """Yield each image (C, H, W) on its scale, and its white; too small ones are passed over."""
+    """Yield each image as float32 (C, H, W), scaled, and its white; skip images that are small."""
     for number, image in enumerate(images):
         tensor, form = to_batch(image, value_range=value_range)
         batch = tensor.cpu().numpy()
@@ -153,11 +153,11 @@ def _planes(
 
 
 def _white(planes: Floats, *, deep: bool) -> float:
-    """Return how far above black white lies: 1, but for values that leave that scale or most of it.
+    """Return white minus black: 1, unless values lie far outside [0, 1] or use little of it.
 
     Args:
         planes: (C, H, W), of one image.
-        deep: they were integers of more than 8 bits.
+        deep: whether they were integers of more than 8 bits.
     """
     low, high, mean = float(planes.min()), float(planes.max()), float(planes.mean())
     if _leaves(mean, mean) and high > low:
@@ -166,12 +166,12 @@ def _white(planes: Floats, *, deep: bool) -> float:
 
 
 def _leaves(darkest: float, brightest: float) -> bool:
-    """Return whether such means are far outside of the scale from 0 to 1."""
+    """Return whether the lowest or the highest of some means is far outside [0, 1]."""
     return darkest < -0.25 or brightest > 1.25
 
 
 def _span(measured: list[_Measured]) -> ValueRange:
-    """Return (0, 1) or, where patches are on average far outside of it, the range of all values."""
+    """Return (0, 1), or the range of all values if means of patches are far outside [0, 1]."""
     means = np.concatenate([one.mean[:, : one.channels].ravel() for one in measured])
     low, high = min(one.low for one in measured), max(one.high for one in measured)
     outside = _leaves(float(means.min()), float(means.max()))
@@ -181,7 +181,7 @@ def _span(measured: list[_Measured]) -> ValueRange:
 def _measure_image(
     planes: Floats, white: float, count: int, random: np.random.Generator
 ) -> _Measured:
-    """Return the statistics of at most ``count`` patches, overlapping by half, of one image."""
+    """Return the statistics of at most `count` patches of one image, which overlap by half."""
     windows = np.lib.stride_tricks.sliding_window_view(planes, (PATCH, PATCH), axis=(1, 2))
     windows = windows[:, :: PATCH // 2, :: PATCH // 2]
     places = windows.shape[1] * windows.shape[2]
@@ -206,14 +206,14 @@ def _measure_image(
 
 
 def _usable(patches: Floats, low: float, high: float) -> NDArray[np.bool_]:
-    """Return which patches (N, C, 32, 32) vary and are not clipped to black or white."""
+    """Return bool (N,): patches (N, C, 32, 32) that are neither constant nor clipped."""
     clipped = ((patches <= low) | (patches >= high)).mean(axis=(2, 3)).max(axis=1) > 0.01
     constant = (patches == patches[..., :1, :1]).all(axis=(1, 2, 3))
     return np.asarray(~clipped & ~constant)
 
 
 def _statistics(patches: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return mean (N, K), product (N, K, 4, lags) and coarse power (N, K) of patches."""
+    """Return the mean (N, K), product (N, K, 4, lags) and coarse power (N, K) of patches."""
     mixed = np.einsum("kc,ncyx->nkyx", _mixtures(patches.shape[1]), patches)
     basis = _polynomials()
     pixels = mixed.reshape(*mixed.shape[:2], -1)
@@ -236,12 +236,14 @@ def _statistics(patches: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _flat_halves(brightness: AnyFloats, power: Floats) -> Floats:
-    """Return weights (N, 4): above 0 for halves beside a calm one, for as many as it stands for.
+    """Return weights (N, 4): how many halves each half stands for; 0 if it is not measured.
 
-    ``power`` (N, 4) is the variance in each half, noise plus content.
+    In each brightness group, halves are selected whose opposite half is among the 5 to 20 % of
+    least variance, and within `_allowed_power`; then halves with an edge in them are dropped.
 
-    Among patches of like brightness (0..1) the calmest twentieth to fifth count, of these only
-    those that `_allowed_power` leaves; then halves that an edge crosses are dropped.
+    Args:
+        brightness: (N,) of each patch, 0..1.
+        power: (N, 4), the variance in each half, noise plus content.
     """
     group = np.minimum((brightness * _GROUPS).astype(int), _GROUPS - 1)
     allowed = _allowed_power(brightness, power, group)
@@ -263,11 +265,11 @@ def _flat_halves(brightness: AnyFloats, power: Floats) -> Floats:
 def _allowed_power(
     brightness: AnyFloats, power: Floats, group: NDArray[np.int_]
 ) -> NDArray[np.float64]:
-    """Return for each group of brightness the most power that can still be noise.
+    """Return for each brightness group the largest variance that can still be noise.
 
-    The sigma of a camera's noise does not change faster than brightness, in either direction;
-    where even the calmest patches have more, all is texture. Groups near black and white, where
-    tone curves squeeze the noise, and groups of few patches tell nothing about the others.
+    The sigma of camera noise does not change faster than brightness, in either direction; if even
+    the patches of least variance exceed that, all of them are texture. Groups near black and white,
+    where tone curves compress the noise, and groups of few patches set no limit to others.
     """
     level, centre = np.full(_GROUPS, np.inf), np.ones(_GROUPS)
     tells = np.zeros(_GROUPS, bool)
@@ -282,7 +284,7 @@ def _allowed_power(
 
 
 def _join(name: str, k: int, measured: list[_Measured], low: float, scale: float) -> ChannelNoise:
-    """Return what all images together say about channel ``k``."""
+    """Return the noise of channel `k` over all images."""
     main = _main_index(measured[0].channels)
     own = k if k < measured[0].channels else main
     intensity, variance, everywhere = [], [], []
@@ -316,7 +318,7 @@ def _join(name: str, k: int, measured: list[_Measured], low: float, scale: float
 
 
 def _luma_over_colour(channels: int, measured: Sequence[_Measured]) -> float:
-    """Return the variance of luma over that of colour differences in the calmest half patches."""
+    """Return the variance of luma over that of colour, a low quantile over the half patches."""
     if channels != COLOURS:
         return 0.0
     power = [one.product[..., 0] for one in measured]  # (N, 6, 4): R, G, B, Y, Cb, Cr
@@ -327,7 +329,7 @@ def _luma_over_colour(channels: int, measured: Sequence[_Measured]) -> float:
 def _bin(
     intensity: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean intensity, mean variance and number of measurements, for up to 16 intensities."""
+    """Return mean intensity, mean variance and count of measurements, in up to 16 bins."""
     low, high = np.quantile(intensity, (0.005, 0.995))
     group = ((intensity - low) / max(high - low, 1e-12) * 16).clip(0, 15).astype(int)
     counts = np.bincount(group, minlength=16)
@@ -346,13 +348,13 @@ def fit_line(
 ) -> tuple[float, float, float]:
     """Return a, b >= 0 of the robust fit variance = a · intensity + b, and the error of its sigma.
 
-    Least squares of relative errors, reweighted; a point above the fit (texture) loses its weight
-    sooner than one below.
+    The fit minimises relative errors by reweighted least squares; points above the line (texture)
+    lose weight sooner than points below. The error is the root mean square of relative errors.
 
     Args:
-        intensity, variance: (N,), of N measurements.
-        counts: (N,), how many each of them stands for.
-        pedestal: b may be below 0, as it is where a sensor counts from a black level.
+        intensity, variance: (N,), the measurements.
+        counts: (N,), weights of the measurements.
+        pedestal: b may be negative, as for sensors whose values start at a black level.
     """
     floor = max(1e-4 * float(variance.max()), 1e-30)
     terms = np.stack([intensity, np.ones_like(intensity)])
@@ -375,7 +377,7 @@ def fit_line(
 
 
 def _polynomials() -> Floats:
-    """Return x, y, then xy and the two squares, orthonormal on a patch: (5, 1024)."""
+    """Return the polynomials x, y, xy, x² and y², orthonormal on a patch: (5, 1024)."""
     x = np.linspace(-1, 1, PATCH)
     one, square = np.ones(PATCH), x * x - np.mean(x * x)
     pairs = ((one, x), (x, one), (x, x), (one, square), (square, one))
@@ -384,7 +386,7 @@ def _polynomials() -> Floats:
 
 
 def _removed_share() -> NDArray[np.float64]:
-    """Return what mean and slope take from the product at each lag, in units of ``coarse``."""
+    """Return how much removing mean and slope lowers each product, in units of `coarse`."""
     d = np.arange(LAGS + 1) / PATCH
     return 2 + (1 - d) ** 2 - 3 * d**2
 
@@ -398,7 +400,7 @@ def _mixtures(channels: int) -> Floats:
 
 
 def _channel_names(channels: int) -> list[str]:
-    """Return the names that go with the rows of `_mixtures`."""
+    """Return the names of the rows of `_mixtures`."""
     if channels == 1:
         return ["grey"]
     if channels == COLOURS:
@@ -407,6 +409,6 @@ def _channel_names(channels: int) -> list[str]:
 
 
 def _main_index(channels: int) -> int:
-    """Return which row of `_mixtures` stands for brightness."""
+    """Return the index of the row of `_mixtures` that is brightness."""
     names = _channel_names(channels)
     return names.index(main_channel(names))

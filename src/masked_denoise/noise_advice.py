@@ -1,8 +1,8 @@
-"""What the noise of images, and how sharp they are, asks of training: independent or not, strides.
+"""Advice on preset and strides, from the noise of images and from their sharpness.
 
-Noise is told by its correlation. What it cannot tell is texture, which looks correlated, too: of
-images that are texture all over, colour tells more, as texture is nearly all luma; and sharp images
-are not trained on at a stride that would cost them detail.
+The correlation of the noise decides. Texture is measured as correlated noise, too, but is nearly
+all luma: in images with texture everywhere, the colour noise decides instead. On sharp images
+training avoids strides that would cost detail.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ from collections.abc import Mapping, Sequence
 from .noise_report import NEGLIGIBLE_SIGMA, Advice, ChannelNoise, main_channel
 
 CORRELATION_LIMIT = 0.4
-"""Noise counts as independent enough to train on below this."""
+"""Correlation below which noise counts as independent enough to train at that stride."""
 
 INDEPENDENT = 0.25
-"""Correlation of neighbours below which noise counts as independent, so that the preset for such
-noise is taken. In each of 112 photographs it was 0.28 or more; white noise with detail around it
-measures up to 0.2."""
+"""Correlation of neighbours, in every channel, below which the preset "independent" is used. In
+each of 112 photographs it was 0.28 or more; white noise among detail measures up to 0.2."""
 
 INDEPENDENT_COLOUR = 0.4
-"""The same for colour differences. In 112 photographs their noise was correlated 0.62 or more,
-white noise of 8 of 255 on the Kodak pictures, many of which are texture all over, 0.36 at most."""
+"""The same for colour differences. In 112 photographs it was 0.62 or more; for white noise of 8 of
+255 on the Kodak pictures, many of which have texture everywhere, 0.36 at most."""
 
-FARTHEST = 5  # distance in pixels that is looked at
-SMOOTH = 0.5  # sharpness below which images, noisy as they are, are smooth, as photographs are
-SMOOTH_STRIDE, SHARP_STRIDE = 3, 2  # of training on them, and on others
-TELLING_SIGMA = 1 / 255  # noise of colour differences that is more than what rounding leaves
-LUMA_OVER_COLOUR = 2.5  # variance where it is calmest; of white noise it is 1.1
+FARTHEST = 5  # largest distance in pixels that is considered
+SMOOTH = 0.5  # sharpness below which noisy images count as smooth, as photographs are
+SMOOTH_STRIDE, SHARP_STRIDE = 3, 2  # training strides for smooth and for sharp images
+TELLING_SIGMA = 1 / 255  # colour noise above this is more than the effect of rounding
+LUMA_OVER_COLOUR = 2.5  # limit for that ratio of variances; it is 1.1 for white noise
 
 
 def advise(
@@ -38,15 +37,15 @@ def advise(
     white: float = 1.0,
     limit: float = CORRELATION_LIMIT,
 ) -> Advice:
-    """Return what the noise asks for.
+    """Return the advice for images with such noise.
 
     Args:
         channels: the noise of each channel and mixture.
-        sharpness: of the images, noisy as they are.
-        luma_over_colour: variance of luma over that of colour differences where it is least; any
-            number where there is no colour.
-        white: the brightest that pixels can be, on the scale of the noise.
-        limit: correlation below which noise is independent enough to train on.
+        sharpness: of the noisy images.
+        luma_over_colour: variance of luma over that of colour differences, where this is lowest;
+            ignored without colour.
+        white: the brightest possible value, on the scale of the noise.
+        limit: correlation below which noise counts as independent enough.
     """
     least = NEGLIGIBLE_SIGMA * white
     named = {channel.name: channel for channel in channels}
@@ -100,10 +99,10 @@ def advise(
 def _colour_tells(
     named: Mapping[str, ChannelNoise], luma_over_colour: float, least: float
 ) -> bool | None:
-    """Return whether colour differences say that noise is independent; None where they cannot.
+    """Return whether the noise is independent, judged by colour; None if colour cannot decide.
 
-    They cannot where they have hardly any noise (less than `least`), nor where luma has more than
-    theirs even in the calmest places: that is grain of luma alone, or texture everywhere.
+    It cannot if a colour difference has hardly any noise (a sigma below `least`), or if luma has
+    much more variance even in the calmest places: that is grain in luma alone, or texture.
     """
     if "Cb" not in named:
         return None
@@ -116,13 +115,13 @@ def _colour_tells(
 
 
 def _reach(channel: ChannelNoise, limit: float) -> int:
-    """Return the distance from which on noise is independent enough; `FARTHEST` if none is."""
+    """Return the smallest distance at which correlation is below the limit, else `FARTHEST`."""
     near = channel.correlation[:FARTHEST]
     return next((d for d, value in enumerate(near, start=1) if value < limit), FARTHEST)
 
 
 def _why(what: str, channel: ChannelNoise, reach: int, limit: float, *, smooth: bool) -> str:
-    """Return how far the noise reaches, and how the images look."""
+    """Return the reason in words: how far the noise is correlated, and how sharp images are."""
     there = channel.correlation[reach - 1]
     if there < limit:
         told = (

@@ -1,4 +1,4 @@
-"""What was measured of the noise: numbers, words and a plot."""
+"""The report of a noise measurement: numbers, text and a plot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .values import ValueRange
 
 LAGS = 16
 NEGLIGIBLE_SIGMA = 0.5 / 255
-"""Half a step of 8 bits: below it there is nearly nothing to remove."""
+"""Half a step of 8 bits: below it there is hardly any noise to remove."""
 _COLOUR = {"R": "#d62728", "G": "#2ca02c", "B": "#1f77b4", "Cb": "#6a5acd", "Cr": "#e07b39"}
 _DARK = "#222222"
 _SHOWN_FIT_ERROR = 0.15
@@ -28,17 +28,17 @@ class ChannelNoise:
     """The noise of one channel; levels are on the scale where white is 1.
 
     Attributes:
-        name: ``R G B Y Cb Cr`` for colour, ``grey`` for one channel, else ``1``, ``2``, ... and
-            ``mean``.
-        sigma: Root mean square of the noise over the brightnesses that the images have.
-        intensity: Where the noise was measured; luma for Y, Cb and Cr, the channel's own value
-            otherwise.
-        intensity_sigma: The standard deviation of the noise at each of these intensities.
-        slope: ``a`` of the Poisson-Gaussian fit, variance = a · intensity + b, with a, b >= 0.
-        offset: ``b`` of the fit.
-        fit_error: Root mean square of the relative error of the fitted sigma. Raw data reach
-            0.05; photographs often miss 0.2, since a tone curve changed their noise.
-        correlation: Of pixels 1, 2, ... 16 apart, mean of horizontal and vertical.
+        name: "R", "G", "B", "Y", "Cb" or "Cr" for colour, "grey" for one channel, else "1", "2",
+            ... and "mean".
+        sigma: root mean square of the noise, averaged over the brightness of the images.
+        intensity: intensities at which the noise was measured: luma for Y, Cb and Cr (the mean for
+            "mean"), otherwise the channel's own value.
+        intensity_sigma: standard deviation of the noise at each of these intensities.
+        slope: a of the Poisson-Gaussian fit, variance = a · intensity + b, with a, b >= 0.
+        offset: b of the fit.
+        fit_error: root mean square of the relative error of the fitted sigma. Raw data reach 0.05;
+            photographs often exceed 0.2, since a tone curve has changed their noise.
+        correlation: at distances of 1, 2, ... 16 pixels, mean of horizontal and vertical.
     """
 
     name: str
@@ -51,25 +51,25 @@ class ChannelNoise:
     correlation: tuple[float, ...]
 
     def fitted_sigma(self, intensity: NDArray[Any] | float) -> NDArray[np.float64]:
-        """Return ``sqrt(a · intensity + b)`` for intensities of any shape."""
+        """Return sqrt(a · intensity + b) for intensities of any shape."""
         return np.sqrt(self.slope * np.asarray(intensity, np.float64) + self.offset)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """What the noise of images asks for.
+    """Advice on training and inference, given the noise of the images.
 
     Attributes:
-        negligible: Whether there is nearly nothing to remove: no channel has more noise than half a
-            step of 8 bits, or of the brightest value where integers of more bits leave most of
-            their scale empty.
-        independent: Whether there is noise, nearly independent from pixel to pixel in every
-            channel.
-        reach: Distance in pixels from which on the noise of luma (where it has hardly any, of the
-            noisiest channel) is independent enough, 1 to 5.
-        train_stride: Advised stride of pixel downsampling in training, which `fit` takes by itself.
-        stride: Advised stride at inference.
-        advice: Why, in a sentence or two.
+        negligible: whether there is hardly any noise to remove: sigma is below 0.5 of 255 in every
+            channel, where 255 stands for the brightest value if integers of more than 8 bits leave
+            most of their scale empty.
+        independent: whether the noise is not negligible, and nearly independent from pixel to
+            pixel: in every channel, or as judged by its colour differences.
+        reach: smallest distance in pixels, 1 to 5, at which correlation is below the limit; of
+            luma, or of the noisiest channel where luma has hardly any noise.
+        train_stride: advised stride in training, which `fit` uses unless one is given.
+        stride: advised stride at inference.
+        advice: the reasons, in a sentence or two.
     """
 
     negligible: bool = False
@@ -82,16 +82,16 @@ class Advice:
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseReport(Advice):
-    """What `measure_noise` found, and what it advises; ``print(report)`` shows it as text.
+    """The result of `measure_noise`, measurements and advice; `print(report)` shows it as text.
 
     Attributes:
-        channels: One entry per channel, then the mixtures (luma and chroma for colour).
-        images: How many images were measured.
-        patches: How many half patches were found flat and measured.
-        value_range: (black, white) of float images on their own scale; (0, 1) for integers, unless
-            a `CountRange` was given.
-        sharpness: Of the images, noisy as they are, seen pixel by pixel; the median. Below 0.5 they
-            are smooth, as photographs are.
+        channels: one entry per channel, then the mixtures (luma and chroma for colour).
+        images: number of images measured.
+        patches: number of flat half patches measured.
+        value_range: (black, white) as given to `measure_noise`; else (0, 1), or the lowest and
+            highest value of float images that are far outside of it.
+        sharpness: median sharpness of the noisy images at the pixel level. Below 0.5 they count as
+            smooth, as photographs are.
     """
 
     channels: tuple[ChannelNoise, ...]
@@ -101,7 +101,7 @@ class NoiseReport(Advice):
     sharpness: float
 
     def __getitem__(self, name: str) -> ChannelNoise:
-        """Return the channel of that name; KeyError names the channels there are."""
+        """Return the channel of that name; KeyError lists the channels of the report."""
         for channel in self.channels:
             if channel.name == name:
                 return channel
@@ -109,7 +109,7 @@ class NoiseReport(Advice):
 
     @property
     def luma(self) -> ChannelNoise:
-        """The channel that the advice rests on: Y, the only one, or the mean of all."""
+        """The channel that is brightness: "Y", "grey" or "mean"."""
         return self[main_channel([channel.name for channel in self.channels])]
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,14 +142,14 @@ class NoiseReport(Advice):
 
 
 def plot_noise(report: NoiseReport, path: str | os.PathLike[str]) -> Path:
-    """Write a picture of the report and return its path; the ending chooses PNG, SVG or PDF.
+    """Write a plot of the report and return its path; the suffix selects PNG, SVG or PDF.
 
-    Left: sigma against intensity, points and fit. Right: correlation against distance, with the
+    Left: sigma over intensity, measured and fitted. Right: correlation over distance, with the
     advised strides.
 
     Raises:
         MissingExtraError: Matplotlib is not installed.
-        ImageWriteError: The file cannot be written.
+        ImageWriteError: the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -172,7 +172,7 @@ def plot_noise(report: NoiseReport, path: str | os.PathLike[str]) -> Path:
 
 
 def _draw_level(axes: Any, report: NoiseReport) -> None:
-    """Draw sigma against intensity: what was measured, and the fit where it is any good."""
+    """Draw sigma over intensity: the measurements, and the fit where its error is small."""
     from matplotlib.lines import Line2D
 
     shown = [channel for channel in report.channels if channel.name not in ("Cb", "Cr")]
@@ -205,7 +205,7 @@ def _from_eight_bit(sigma: Any) -> Any:
 
 
 def _draw_correlation(axes: Any, report: NoiseReport) -> None:
-    """Draw correlation against distance, with the advised strides marked."""
+    """Draw correlation over distance, and mark the advised strides."""
     for channel in report.channels:
         main, chroma = channel.name == report.luma.name, channel.name in ("Cb", "Cr")
         axes.plot(
@@ -230,5 +230,5 @@ def _draw_correlation(axes: Any, report: NoiseReport) -> None:
 
 
 def main_channel(names: list[str]) -> str:
-    """Return the name of the channel that stands for brightness."""
+    """Return the name of the channel that is brightness."""
     return next(name for name in ("Y", "mean", "grey") if name in names)

@@ -1,11 +1,10 @@
-"""A pixel's own noisy value: how much of it belongs into the result.
+"""The share of a pixel's own noisy value in the result.
 
-The prediction never saw the pixel. If it is off by a variance e² and the noise of the pixel has a
-variance n², and the two are independent, the best mixture takes the share e² / (e² + n²) of the
-pixel (the posterior mean of Laine et al. 2019, for two Gaussians). What the picture shows is their
-sum: the mean of (pixel - prediction)² around. So e² is told from n² by the level of the
-noise, which is the same in the whole picture where the brightness is; and that is found where the
-sum is smallest.
+The prediction never saw the pixel. If its error has variance e², the noise of the pixel has
+variance n², and the two are independent, then the best mixture has the share e² / (e² + n²) of the
+noisy value (the posterior mean of Laine et al. 2019, for two Gaussians). The local mean of
+(pixel - prediction)² estimates the sum e² + n². The variance n² depends on brightness alone, and
+is estimated where that mean is smallest.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ from .windows import window_mean
 
 RADIUS = 6  # of the windows over which (pixel - prediction)² is averaged
 _PIXELS = (2 * RADIUS + 1) ** 2  # of a window
-SMALLEST = 2 * RADIUS + 1  # side of an image that tells of its noise
-TILE = 1024  # side of the pieces of large images that are mixed one by one
-CAUTION = 0.5  # standard errors of such a mean that count as chance, not as detail
+SMALLEST = 2 * RADIUS + 1  # shortest side of an image whose noise can be estimated
+TILE = 1024  # side of the tiles of large images
+CAUTION = 0.5  # an excess of this many standard errors of such a mean counts as chance
 
-_CALMEST = 0.05  # of the windows of one brightness: they tell the level of the noise
-_NORMAL_QUANTILE = -1.6449  # of _CALMEST
-_GROUPS = 16  # of brightness
-_FEWEST = 12  # windows a group
-_LOOKS = 4
-_DARKEST = 1e-3  # of the largest level: no noise is weaker
+_CALMEST = 0.05  # quantile over the windows of a brightness group that gives the noise level
+_NORMAL_QUANTILE = -1.6449  # standard normal quantile of _CALMEST
+_GROUPS = 16  # largest number of brightness groups
+_FEWEST = 12  # windows per group
+_LOOKS = 4  # iterations of the fit
+_DARKEST = 1e-3  # lower bound of the level, relative to its largest value
 
 Floats = NDArray[np.float64]
 
@@ -43,8 +42,8 @@ Floats = NDArray[np.float64]
 class NoiseLevel(NamedTuple):
     """Poisson-Gaussian noise of one channel, where white is 1: variance = slope · value + offset.
 
-    A sensor of `gain` (of white, a photo-electron), read noise `r` in electrons and black at
-    `b` has the slope `gain` and the offset `gain² · r² - gain · b`.
+    A sensor with gain g (value per photo-electron), read noise r (in electrons) and black level b
+    has the slope g and the offset g² · r² - g · b.
     """
 
     slope: float
@@ -52,14 +51,14 @@ class NoiseLevel(NamedTuple):
 
 
 def check_levels(levels: Sequence[Sequence[float]], channels: int) -> tuple[NoiseLevel, ...]:
-    """Return one level a channel.
+    """Return one level per channel.
 
     Args:
-        levels: pairs (slope, offset), one a channel, or one for all of them.
+        levels: pairs (slope, offset), one per channel, or one for all channels.
         channels: C.
 
     Raises:
-        SettingError: they are of another number, or not finite, or the slope is negative.
+        SettingError: the number of pairs is wrong, a value is not finite, or a slope is negative.
 
     >>> check_levels([(0.01, 1e-4)], 2)[1].slope
     0.01
@@ -79,12 +78,12 @@ def check_levels(levels: Sequence[Sequence[float]], channels: int) -> tuple[Nois
 
 
 def weighed(image: Tensor, clean: Tensor, levels: Sequence[NoiseLevel]) -> Tensor:
-    """Return the prediction with the share of each pixel's own value that its variances ask for.
+    """Return the prediction mixed with each pixel's own value, by the best share per pixel.
 
     Args:
         image: (B, C, H, W) float on the 0..1 scale, noisy.
-        clean: the same, predicted; no pixel of it from its own noisy value.
-        levels: of the noise, one a channel; the noise independent from pixel to pixel.
+        clean: the prediction for it, where no pixel depends on its own noisy value.
+        levels: of the noise, one per channel; noise must be independent from pixel to pixel.
     """
     slope, offset = (
         torch.tensor(column, dtype=clean.dtype, device=clean.device).view(1, -1, 1, 1)
@@ -104,11 +103,11 @@ def weighed(image: Tensor, clean: Tensor, levels: Sequence[NoiseLevel]) -> Tenso
 
 
 def estimate_noise_levels(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[NoiseLevel, ...] | None:
-    """Return the level of independent noise, one a channel; None where there is too little.
+    """Return the level of independent noise per channel; None if all images are too small.
 
-    Where windows are of one brightness, the calmest are those whose pixels could be predicted, and
-    what is left there is noise. A line through these over brightness is the level. Texture that
-    fills all pictures is taken for noise: then more is smoothed than need be.
+    Among windows of similar brightness, those with the smallest squared residuals are the ones that
+    could be predicted, and their residual is noise. The level is a line fitted to these over
+    brightness. Texture that fills all images counts as noise: then more is smoothed than necessary.
 
     Args:
         pairs: noisy images and their predictions, float (B, C, H, W) on the 0..1 scale.
@@ -129,12 +128,12 @@ def estimate_noise_levels(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Noise
 
 
 def _level(value: Floats, power: Floats) -> NoiseLevel:
-    """Return the line under the means (N,) of squared residuals over the means of brightness."""
+    """Return the line below the means of squared residuals (N,) over those of brightness (N,)."""
     order = np.argsort(value)
     groups = np.array_split(order, max(1, min(_GROUPS, len(order) // _FEWEST)))
     points = np.array([value[group].mean() for group in groups])
     slope, offset = 0.0, 1.0
-    for _ in range(_LOOKS):  # the calmest for their brightness, not the darkest, of every group
+    for _ in range(_LOOKS):  # within a group, compare windows relative to the level so far
         floor = max(_DARKEST * (slope * points.max() + offset), 1e-30)
         ratio = power / np.maximum(slope * value + offset, floor)
         calm = np.array([np.quantile(ratio[group], _CALMEST) for group in groups]) / _expected()
@@ -144,9 +143,9 @@ def _level(value: Floats, power: Floats) -> NoiseLevel:
 
 
 def _expected() -> float:
-    """Return the quantile of a window's mean of squared noise, over its expectation.
+    """Return the `_CALMEST` quantile of a window's mean squared noise, over its expectation.
 
-    It is a chi-squared variable over its degrees of freedom (Wilson and Hilferty 1931).
+    This ratio is a chi-squared variable over its degrees of freedom (Wilson and Hilferty 1931).
     """
     spread = 2 / 9 / _PIXELS
     return float((1 - spread + _NORMAL_QUANTILE * math.sqrt(spread)) ** 3)

@@ -1,4 +1,4 @@
-"""Where a pixel is shuffled: pixel downsampling, its inverse, and the coordinates in between."""
+"""Pixel downsampling into sub-images, its inverse, and the coordinates of sub-image pixels."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .errors import SettingError, SizeError
 
 @dataclass(frozen=True)
 class Grid:
-    """Coordinates of every pixel of a batch of sub-images; masks are a function of them.
+    """Coordinates of every pixel of a batch of sub-images, from which masks are computed.
 
-    All tensors are int64 and broadcast to (N, 1, h, w), where N = B·S·S sub-images of h x w
-    pixels come from B images at stride S.
+    All tensors are int64 and broadcast to (N, 1, h, w): B images at stride S give N = B·S·S
+    sub-images of h x w pixels.
 
     Attributes:
-        sample: (N, 1, 1, 1) index of the image a sub-image comes from, unique in a training run.
+        sample: (N, 1, 1, 1) index of the image of a sub-image, unique in a training run.
         row: (N, 1, h, 1) row of the pixel in the whole image.
         col: (N, 1, 1, w) column of the pixel in the whole image.
         sub_row: (1, 1, h, 1) row in the sub-image.
         sub_col: (1, 1, 1, w) column in the sub-image.
         stride: S.
         rows: (first, end) of the rows of the whole image that the sub-images cover.
-        columns: (first, end) of its columns.
+        columns: (first, end) of the columns.
     """
 
     sample: Tensor
@@ -47,15 +47,15 @@ class Grid:
 
     @property
     def device(self) -> torch.device:
-        """Where the coordinates, and so the masks made from them, live."""
+        """Device of the coordinates, and so of masks computed from them."""
         return self.row.device
 
     @cached_property
     def bits_of_columns(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Where each column finds its bit, when 32 neighbouring columns share a 32-bit word.
+        """Position of each column's bit, when 32 neighbouring columns share a 32-bit word.
 
-        (1, 1, 1, M): numbers of the words, in the whole image; int64 (N, 1, 1, w): place of a
-        column's word among them; int32 (N, 1, 1, w): its bit in that word.
+        int64 (1, 1, 1, M): indices of the words, in the whole image; int64 (N, 1, 1, w): position
+        of a column's word among these; int32 (N, 1, 1, w): its bit in that word.
         """
         first, end = self.columns[0] >> 5, (self.columns[1] + 31) >> 5
         block = torch.arange(first, end, device=self.device).view(1, 1, 1, -1)
@@ -65,12 +65,15 @@ class Grid:
 class PixelDownsample:
     """Pixel downsampling P_s and its inverse (paper Sec. 3.2, Eq. 8), for images of any size.
 
-    Takes every S-th pixel in both directions, starting at each of the S·S offsets. Neighbours in
-    a sub-image are S pixels apart, so that noise correlated over fewer pixels looks independent.
+    It takes every S-th pixel in both directions, starting at each of the S·S offsets. Neighbours in
+    a sub-image are S pixels apart, so that noise correlated over fewer pixels becomes independent.
     Sub-image b·S² + r·S + s holds the pixels of image b at rows r, r+S, ... and columns s, s+S, ...
 
     Args:
-        stride: S >= 1; 1 leaves the image as it is.
+        stride: S >= 1; 1 leaves the image unchanged.
+
+    Raises:
+        SettingError: the stride is not a whole number of 1 or more.
 
     >>> pd = PixelDownsample(2)
     >>> image = torch.arange(12.0).view(1, 1, 3, 4)
@@ -92,7 +95,7 @@ class PixelDownsample:
         """Return the sub-images (B·S·S, C, ceil(H/S), ceil(W/S)) of an image batch.
 
         Args:
-            image: (B, C, H, W), any dtype. Where a side is not a multiple of S it is continued by
+            image: (B, C, H, W), any dtype. Sides that are not multiples of S are padded by
                 reflection at the bottom and right.
 
         Raises:
@@ -110,11 +113,11 @@ class PixelDownsample:
         return rearrange(image, "b c (h r) (w s) -> (b r s) c h w", r=s, s=s)
 
     def up(self, sub_images: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
-        """Return the images (B, C, H, W) that `down` took apart; the exact inverse.
+        """Return the images (B, C, H, W) reassembled from sub-images; the exact inverse of `down`.
 
         Args:
             sub_images: (B·S·S, C, h, w), any dtype.
-            size: (H, W) of the original; what `down` added is cropped. Default: h·S, w·S.
+            size: (H, W) of the images, without the padding of `down`. Default: h·S, w·S.
 
         Raises:
             SizeError: the input is not four-dimensional, the number of sub-images is not a
@@ -147,18 +150,18 @@ class PixelDownsample:
         origin: tuple[int, int] = (0, 0),
         device: torch.device | str | None = None,
     ) -> Grid:
-        """Return the coordinates of the sub-images that `down` makes of `batch` images of `size`.
+        """Return the coordinates of the sub-images of `batch` images of the given size.
 
         Args:
             batch: B.
             size: (H, W) in pixels.
             sample: index of the first image, or an int64 tensor (B,) with the index of each.
             origin: row and column of the first pixel in a larger image; multiples of S.
-            device: where the coordinates live.
+            device: of the coordinates.
 
         Raises:
             SettingError: the origin is not a multiple of the stride.
-            SizeError: `sample` is a tensor of another length than `batch`.
+            SizeError: `sample` is a tensor whose length is not `batch`.
         """
         s = self.stride
         if origin[0] % s or origin[1] % s:
@@ -182,7 +185,7 @@ def _places(
     stride: int,
     device: torch.device,
 ) -> Grid:
-    """Return the grid of images with consecutive numbers; training asks for one at every step."""
+    """Return the grid of images with consecutive indices; cached, as every step needs one."""
     s = stride
     samples = torch.arange(sample, sample + batch, device=device)
     offset = torch.arange(s * s, device=device).repeat(batch)
@@ -202,13 +205,13 @@ def _places(
 
 
 def outside(grid: Grid, end: tuple[int, int]) -> Tensor | None:
-    """Return bool (N, 1, h, w), True for pixels that only padding made; None when there are none.
+    """Return bool (N, 1, h, w), True for pixels that are padding; None if there are none.
 
-    They are copies of others, which may be hidden, so that no branch may see them.
+    Padding copies pixels that may be hidden, so no branch may see it.
 
     Args:
         grid: of the padded sub-images.
-        end: row and column, in the whole image, where the piece they come from ends.
+        end: row and column, in the whole image, where the piece without padding ends.
     """
     if (grid.rows[1], grid.columns[1]) == end:
         return None
@@ -216,9 +219,9 @@ def outside(grid: Grid, end: tuple[int, int]) -> Tensor | None:
 
 
 def reflect_pad(image: Tensor, bottom: int, right: int, *, top: int = 0, left: int = 0) -> Tensor:
-    """Return (B, C, top+H+bottom, left+W+right): the image continued by reflection.
+    """Return (B, C, top+H+bottom, left+W+right): the image padded by reflection.
 
-    Works for any dtype and for pads longer than the image (the reflection goes back and forth).
+    Works for any dtype and for pads longer than the image, which is then reflected repeatedly.
     """
     for dim, before, after in ((2, top, bottom), (3, left, right)):
         if before or after:
@@ -228,7 +231,7 @@ def reflect_pad(image: Tensor, bottom: int, right: int, *, top: int = 0, left: i
 
 
 def _reflected(length: int, before: int, after: int, device: torch.device) -> Tensor:
-    """Return the int64 indices (before + length + after,) that walk 0 .. length-1 and back."""
+    """Return int64 indices (before + length + after,) that run from 0 to length-1 and back."""
     period = max(2 * (length - 1), 1)
     phase = torch.arange(-before, length + after, device=device) % period
     return torch.where(phase < length, phase, period - phase)

@@ -1,6 +1,6 @@
-"""Backbones and schemes of other packages, found by their entry points when they are needed.
+"""Backbones and schemes of other packages, found by their entry points on demand.
 
-A package offers them in its pyproject.toml:
+A package declares them in its pyproject.toml:
 
 ```toml
 [project.entry-points."masked_denoise.backbones"]
@@ -30,17 +30,17 @@ class PluginWarning(UserWarning):
 
 
 def load_plugins(group: str, accept: Callable[[object], None]) -> None:
-    """Load the entry points of a group, once a process, and hand each object to `accept`.
+    """Load the entry points of a group, once per process, and pass each object to `accept`.
 
-    A plug-in that cannot be loaded, or that `accept` refuses by raising, is left out with a
-    `PluginWarning` that names it, its distribution and the error.
+    A plug-in that cannot be loaded, or for which `accept` raises, is skipped with a `PluginWarning`
+    that names it, its distribution and the error.
 
     Args:
         group: `BACKBONES` or `SCHEMES`.
-        accept: called with what the entry point names.
+        accept: called with the object of each entry point.
     """
     troubles = []
-    with _LOADING:  # other threads wait; a plug-in that asks while it is loaded does not
+    with _LOADING:  # other threads wait; a plug-in that calls this while it is loaded does not
         if group in _LOADED:
             return
         _LOADED.add(group)

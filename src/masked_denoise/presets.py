@@ -66,7 +66,7 @@ _INDEPENDENT: dict[str, dict[str, Any]] = {
         "chroma_radius": 0,
         "dct_threshold": 0.0,
     },
-    # batch_size, crop, augment and seed stay as they are: `fit` cuts crops before it decides
+    # batch_size, crop, augment and seed must not differ: `fit` cuts crops before it decides
     "fit": {**_DEFAULT["fit"], "loss": "l2", "learning_rate": 2e-3},
 }
 
@@ -107,11 +107,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 def preset(name: str) -> dict[str, dict[str, Any]]:
     """Return {"denoiser": arguments, "fit": arguments} of a named recipe.
 
-    "independent" is for noise that is independent from pixel to pixel, as that of microscopes,
-    telescopes and raw sensors: stride 1, most neighbours visible (K = 4), means learnt instead of
-    medians, and each pixel's own value weighed by the measured noise.
+    "independent" is for noise that is independent from pixel to pixel, as in microscopes,
+    telescopes and raw sensors: stride 1, most neighbours visible (K = 4), the L2 loss, which learns
+    means instead of medians, and each pixel's own value weighted by the measured noise.
 
-    "student" is one pass of a plain network that sees every pixel: what `distill` makes.
+    "student" is a plain network that sees every pixel, in one pass, as made by `distill`.
 
     "amsnet" is the paper as its published configuration trains it: zero fill, K = 2, stride 5 in
     training and 2 at inference, R3 of 8 draws at 0.16 through the masked branches. The paper's

@@ -1,4 +1,4 @@
-"""Finds out what a network needs by running it: size multiple, memory layout, global skip."""
+"""Trials of a network, to detect its size multiple, memory layout, global skip and blindness."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from .errors import BackboneError
 from .modes import keeping_modes
 from .scheme import MaskScheme
 
-_MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)  # those of most networks first
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)  # tried first, as they fit most networks
 _OTHERS = (3, 5, 6, 7, 9, 10, 12, 14, 20, 24, 28, 40, 48, 56, 80, 96, 112)
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What was found out about a network.
+    """Properties of a network.
 
     Attributes:
         size_multiple: height and width must be multiples of this.
-        global_skip: True when its output is its input plus a correction.
-        channels_last: True when it accepts that memory layout.
-        blind: True when it is declared that no output pixel sees the input pixel at its place.
+        global_skip: True if its output is its input plus a correction.
+        channels_last: True if it accepts that memory layout.
+        blind: True if it is registered as blind: no output pixel depends on the input pixel at the
+            same place.
     """
 
     size_multiple: int
@@ -45,11 +46,11 @@ def probe(network: nn.Module, channels: int, *, size_multiple: int | None = None
     Args:
         network: (B, C, H, W) float in and out.
         channels: C.
-        size_multiple: where it is known.
+        size_multiple: if it is known.
 
     Raises:
-        BackboneError: no size up to multiples of 128 comes out with the shape it went in, the
-            network takes one image only, or has no weights in memory.
+        BackboneError: the network keeps the shape for no size multiple up to 128, accepts one image
+            only, or has no weights in memory.
 
     >>> probe(nn.Conv2d(3, 3, 3, padding=1), 3).size_multiple
     1
@@ -66,11 +67,11 @@ def probe(network: nn.Module, channels: int, *, size_multiple: int | None = None
 
 
 def is_blind(network: nn.Module, channels: int, size_multiple: int) -> bool | None:
-    """Return whether no output pixel depends on the input pixel at its place; None: cannot tell.
+    """Return whether no output pixel depends on the input pixel at its place; None if unclear.
 
-    It runs with random weights, since the present ones may be zero, as in a last layer that starts
-    there. Single pixels are changed, and the output is compared at their places. Nothing of the
-    network changes.
+    The network runs with random weights, as its own may be zero, in a zero-initialised last layer
+    for example. Single pixels are changed, and the outputs are compared at the same places. The
+    network is not modified.
 
     >>> is_blind(nn.Conv2d(3, 3, 3, padding=1), 3, 1)
     False
@@ -97,7 +98,7 @@ def is_blind(network: nn.Module, channels: int, size_multiple: int) -> bool | No
 def warn_unless_blind(
     scheme: MaskScheme, network: nn.Module, channels: int, traits: Traits
 ) -> None:
-    """Warn where neither the scheme nor the network keeps a pixel from its own prediction."""
+    """Warn if neither the scheme nor the network hides a pixel from its own prediction."""
     if not scheme.blind or traits.blind:
         return
     if is_blind(network, channels, traits.size_multiple) is False:
@@ -112,7 +113,7 @@ def warn_unless_blind(
 @torch.no_grad()
 def _run(network: nn.Module, image: Tensor) -> Tensor:
     with torch.random.fork_rng(devices=[]):
-        output = network(image.clone())  # it may work in place
+        output = network(image.clone())  # it may modify its input
     if not isinstance(output, Tensor):
         raise BackboneError(
             f"the backbone returned a {type(output).__name__}; a tensor of the shape of its input "
@@ -124,7 +125,7 @@ def _run(network: nn.Module, image: Tensor) -> Tensor:
 def _smallest_multiple(
     network: nn.Module, channels: int, multiples: Sequence[int]
 ) -> tuple[int, Tensor, Tensor]:
-    """Return the first size multiple that works, and the input and output that show it."""
+    """Return the first size multiple that works, and the input and output of that trial."""
     parameter = _a_weight(network)
     trouble: Exception | str = ""
     for multiple in multiples:
@@ -164,14 +165,18 @@ def _has_skip(image: Tensor, output: Tensor) -> bool:
 
 
 def _takes_channels_last(network: nn.Module, image: Tensor) -> bool:
-    """Return whether it does; BackboneError where it cannot take two images in any layout."""
+    """Return whether the network accepts channels-last input.
+
+    Raises:
+        BackboneError: it cannot process two images at once in any layout.
+    """
     two = image.repeat(2, 1, 1, 1)
     try:
         _run(network, two.to(memory_format=torch.channels_last))
-    except RuntimeError:  # a .view() on a layout that it does not expect
+    except RuntimeError:  # such as a .view() of an unexpected layout
         takes = False
     else:
-        takes = not any(weight.ndim == 5 for weight in network.parameters())  # moved as volumes
+        takes = not any(weight.ndim == 5 for weight in network.parameters())  # for volumes
     if takes:
         return True
     try:
@@ -185,14 +190,14 @@ def _takes_channels_last(network: nn.Module, image: Tensor) -> bool:
 
 
 def _a_weight(network: nn.Module) -> Tensor:
-    """Return a weight whose device and dtype images are to have."""
+    """Return a weight whose device and dtype the input must have."""
     floats = (weight for weight in network.parameters() if weight.is_floating_point())
     return next(floats, torch.zeros(()))
 
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and back into its own after that, buffers and all."""
+    """Put a network into evaluation mode; afterwards restore its modes and buffers."""
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in network.modules()
@@ -213,6 +218,6 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _random_like(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """Return random numbers in the place of a weight, of a size that keeps maps about as large."""
+    """Return random values for a weight, scaled to keep the magnitude of feature maps."""
     scale = (weight.numel() / len(weight)) ** -0.5 if weight.ndim > 1 else 0.5
     return scale * torch.randn(weight.shape, generator=generator).to(weight)

@@ -1,6 +1,6 @@
-"""Recipes to compare: plain settings by name, from presets or a small TOML or JSON file.
+"""Recipes to compare: named plain settings, from presets or a small TOML or JSON file.
 
-A recipe says everything that decides a result except the budget, the seed and the pictures:
+A recipe determines everything except the budget, the seed and the pictures:
 
     [coarse]
     train_stride = 5
@@ -47,14 +47,14 @@ _INFERENCE = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A name and plain settings, checked when the recipe is made.
+    """A name and plain settings, checked when the recipe is created.
 
     Args:
-        name: what tables call it.
-        settings: any of `preset` (a preset's name; what is not set comes from it), `backbone` (a
-            registered name), `fill` (changes that of the scheme), and the arguments of
-            `AsymmetricMaskDenoiser` and of `fit`. `scheme` is a registered name, or a mapping of
-            "name" and its arguments; `refine` is true, false, or a mapping.
+        name: of the recipe, as in tables.
+        settings: any of `preset` (a preset's name, for all other settings), `backbone` (a
+            registered name), `fill` (replaces that of the scheme), and the arguments of
+            `AsymmetricMaskDenoiser` and of `fit`. `scheme` is a registered name, or a mapping with
+            "name" and the scheme's arguments; `refine` is true, false, or a mapping.
 
     Raises:
         UnknownNameError: a setting, preset or scheme is not known; the nearest one is suggested.
@@ -92,11 +92,11 @@ class Recipe:
 
     @property
     def fit_arguments(self) -> dict[str, Any]:
-        """The arguments of `fit` that the recipe sets itself; its preset gives others."""
+        """The arguments of `fit` that the recipe sets, without those of its preset."""
         return {key: value for key, value in self.settings.items() if key in _fit_names()}
 
     def denoiser(self, *, channels: int, seed: int = 0) -> AsymmetricMaskDenoiser:
-        """Return a new denoiser, whose first weights are decided by the seed.
+        """Return a new denoiser, whose initial weights are determined by the seed.
 
         Raises:
             SettingError, UnknownNameError, BackboneError: an argument cannot be used.
@@ -109,17 +109,17 @@ class Recipe:
         )  # fmt: skip
 
     def training_key(self) -> str:
-        """Return a text that is equal for recipes that differ in inference only."""
+        """Return a string that is equal for recipes that differ in inference only."""
         arguments = {**preset(self._preset)["denoiser"], **self._denoiser_arguments()}
         kept = {key: repr(value) for key, value in arguments.items() if key not in _INFERENCE}
-        kept["noise_level"] = str(arguments["observation"] == "measured")  # `fit` finds it then
+        kept["noise_level"] = str(arguments["observation"] == "measured")  # `fit` measures it then
         told = {**preset(self._preset)["fit"], **self.fit_arguments}
         told = {key: value for key, value in told.items() if key not in BUDGETS}
         fit = fit_settings(told, {"steps": 10**9}).to_json()
         return json.dumps([self.backbone, kept, fit], sort_keys=True)
 
     def _denoiser_arguments(self) -> dict[str, Any]:
-        """Return the arguments of the denoiser that are set, made from their plain form."""
+        """Return the denoiser arguments that the recipe sets, with scheme and refine as objects."""
         names = _denoiser_names()
         told = {key: copy.copy(value) for key, value in self.settings.items() if key in names}
         if "scheme" in told:
@@ -159,12 +159,12 @@ class Recipe:
 
 
 def read_recipes(path: str | Path) -> list[Recipe]:
-    """Return the recipes of a file, in its order: one table (TOML) or object (JSON) a recipe.
+    """Return the recipes of a file, in its order: one table (TOML) or object (JSON) per recipe.
 
     Raises:
-        SettingError: the file is missing, is no TOML or JSON, or holds something else.
+        SettingError: the file is missing, is no TOML or JSON, or does not hold recipes.
         UnknownNameError: a setting is not known.
-        MissingExtraError: TOML with Python 3.10, which cannot read it by itself.
+        MissingExtraError: the file is TOML, and Python is 3.10, which cannot read it.
     """
     path = Path(path)
     if path.suffix.lower() not in (".toml", ".json"):
@@ -188,7 +188,7 @@ def read_recipes(path: str | Path) -> list[Recipe]:
 
 
 def preset_recipe(text: str) -> Recipe:
-    """Return the recipe that a preset's name stands for; "NAME:BACKBONE" sets the network, too.
+    """Return the recipe for a preset's name, or for "PRESET:BACKBONE".
 
     >>> preset_recipe("amsnet-p:dncnn").settings
     {'preset': 'amsnet-p', 'backbone': 'dncnn'}

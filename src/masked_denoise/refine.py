@@ -1,4 +1,4 @@
-"""R3, random replacement refinement: denoise again with a share of noisy pixels put back."""
+"""R3, random replacement refinement: denoise again after putting back a share of noisy pixels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ class Refinement:
     """Settings of R3 (AP-BSN, Lee et al. 2022; the E of the paper's variants B-E and P-E).
 
     Attributes:
-        draws: T, the number of replaced images that are denoised and averaged.
-        share: the share of pixels replaced by the noisy ones, in [0, 1).
-        masked: True sends every replaced image through the masked branches at stride 1, as the
-            paper's code does (K·T network passes); False sends it through the plain network, as
-            AP-BSN does (T passes), which needs a blind-spot network.
-        balanced: True spreads the replaced pixels evenly over the draws: with T·share whole every
-            pixel is put back in exactly T·share of them. False draws anew each time, as both
-            papers do.
+        draws: T, the number of images with replaced pixels that are denoised and averaged.
+        share: share of the pixels replaced by the noisy ones, in [0, 1).
+        masked: True denoises every such image by the masked branches at stride 1, as the paper's
+            code does (K·T network passes); False by the plain network, as AP-BSN does (T passes),
+            which requires a blind-spot network.
+        balanced: True spreads the replaced pixels evenly over the draws: if T·share is whole, every
+            pixel is replaced in exactly T·share draws. False draws independently each time, as
+            both papers do.
+
+    Raises:
+        SettingError: a value is out of range.
     """
 
     draws: int = 8

@@ -1,6 +1,6 @@
-"""Medians and quantiles of the noise of an image, whatever share of it carries none.
+"""Medians and quantiles over the pixels of an image that carry noise.
 
-A black frame, a burnt-out sky or the empty border of a slide have no noise: where they fill half of
+Black frames, burnt-out skies and the empty border of a slide have no noise: if they fill half of
 the image, a median over all pixels is zero.
 """
 
@@ -13,28 +13,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ENOUGH = 0.02  # share of the pixels that must carry noise, for the others to be left out
+ENOUGH = 0.02  # the others are ignored only if at least this share of the pixels carries noise
 
 
 def carries_noise(noisy: Tensor, *, every: tuple[int, int] = (1, 1)) -> Tensor:
-    """Return which pixels may carry noise: bool (B, 1, h, w), True for at least one.
+    """Return bool (B, 1, h, w): which pixels may carry noise, True for at least one per image.
 
-    Those that differ from a neighbour do (`differs`); where hardly any does, all do.
+    These are pixels that differ from a neighbour (`differs`), or all pixels if hardly any do.
 
     Args:
-        noisy: (B, C, H, W), as it came.
-        every: (m, n): take one row in m and one column in n, from the first on.
+        noisy: (B, C, H, W), not processed in any way.
+        every: (m, n): sample every m-th row and every n-th column, from the first on.
     """
     found = differs(noisy, every=every)
     return found | (found.float().mean((2, 3), keepdim=True) < ENOUGH)
 
 
 def differs(image: Tensor, *, every: tuple[int, int] = (1, 1)) -> Tensor:
-    """Return which pixels differ from one of their four neighbours: bool (B, 1, h, w).
+    """Return bool (B, 1, h, w): which pixels differ from any of their four neighbours.
 
     Args:
         image: (B, C, H, W).
-        every: (m, n): take one row in m and one column in n, from the first on.
+        every: (m, n): sample every m-th row and every n-th column, from the first on.
     """
     here = image[:, :, :: every[0], :: every[1]]
     found = torch.zeros_like(here, dtype=torch.bool)
@@ -53,15 +53,15 @@ def lower_median(x: Tensor, counted: Tensor | None = None) -> Tensor:
 
 
 def lower_quantile(x: Tensor, share: float, counted: Tensor | None = None) -> Tensor:
-    """Return the largest value along the last dimension that at most a share of them lie below.
+    """Return element floor(share · (n - 1)) of the n sorted values along the last dimension.
 
-    On a CPU by numpy, which is ten times as fast.
+    On a CPU it is computed by numpy, which is ten times as fast.
 
     Args:
         x: (..., N) float.
         share: in [0, 1].
-        counted: bool, of a shape that expands to that of `x`; which count, at least one. Default:
-            all.
+        counted: bool, of a shape that expands to that of `x`: which values count, at least one per
+            row. Default: all.
     """
     if x.device.type == "mps":  # has no float64
         found = lower_quantile(x.cpu(), share, None if counted is None else counted.cpu())
@@ -76,7 +76,7 @@ def lower_quantile(x: Tensor, share: float, counted: Tensor | None = None) -> Te
 
 
 def _by_sorting(x: Tensor, share: float, counted: Tensor | None) -> Tensor:
-    """Return what `lower_quantile` does. torch's own medians are not deterministic on a GPU."""
+    """Return `lower_quantile` by sorting, as torch's medians are not deterministic on a GPU."""
     if counted is None:
         counted = torch.ones((), dtype=torch.bool, device=x.device)
     counted = counted.expand_as(x)

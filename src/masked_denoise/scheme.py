@@ -1,7 +1,7 @@
-"""Where a mask is made: which branch scores each pixel, and what each branch hides.
+"""Mask schemes: which branch scores each pixel, and which pixels each branch hides.
 
 A mask is a pure function of (seed, purpose, draw, sample, row, column), computed with an integer
-hash: the same bits on every device, and no random number generator is read or moved.
+hash: the bits are the same on every device, and no random number generator is used.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Fill = Literal["mean", "zero", "neighbor"] | float
 
 
 def check_fill(fill: object, *, sparse: bool = False) -> None:
-    """Raise SettingError where a fill is not "mean", "zero" or a number.
+    """Raise SettingError unless a fill is "mean", "zero", a number, or "neighbor" if `sparse`.
 
-    "neighbor" shows a pixel at the place of another. It is allowed where hidden pixels are few
-    (`sparse`): elsewhere the other would often be hidden, too, and show its value after all.
+    "neighbor" shows another pixel's value in place of a hidden one. Where many pixels are hidden,
+    that other pixel would often be hidden, too, and its value would leak.
     """
     is_number = isinstance(fill, Real) and not isinstance(fill, bool)
     if fill == "neighbor" and not sparse:
@@ -44,9 +44,9 @@ class MaskScheme:
     in, and its output counts at the `scored` pixels only. At inference all K branches run and
     every pixel is taken from the branch that scores it, so the scored sets must partition the
     image. In training, a scored pixel must be hidden unless the backbone is blind by itself.
-    Masks are shared by the channels of a pixel and independent between sub-images.
+    The channels of a pixel share its mask; random masks differ from sub-image to sub-image.
 
-    Subclass it and write `label`; `self.bits` is all the randomness needed:
+    To write your own, subclass it and implement `label`, with random numbers from `self.bits`:
 
     >>> class Stripes(MaskScheme):
     ...     branches = 3
@@ -82,7 +82,8 @@ class MaskScheme:
     def label_of_pass(self, grid: Grid, key: Key) -> Tensor:
         """Return the label for pass number `key.draw` of several that are averaged.
 
-        That is `label`, but where a scheme knows draws that complement each other.
+        The same as `label`, unless the scheme has draws that complement each other (see
+        `RandomPartition`).
         """
         return self.label(grid, key)
 
@@ -95,22 +96,22 @@ class MaskScheme:
         return label == branch
 
     def bits(self, grid: Grid, key: Key) -> Tensor:
-        """Return 32 random bits a pixel: int64 (N, 1, h, w) in [0, 2**32)."""
+        """Return 32 random bits per pixel: int64 (N, 1, h, w) in [0, 2**32)."""
         return hash_pixels(key, grid.sample, grid.row, grid.col)
 
     def coin(self, grid: Grid, key: Key) -> Tensor:
-        """Return one random bit a pixel: uint8 (N, 1, h, w), 32 pixels drawn from each word."""
+        """Return one random bit per pixel: uint8 (N, 1, h, w); 32 pixels share a hash word."""
         block, place, shift = grid.bits_of_columns
         words = hash_pixels(key, grid.sample, grid.row, block).to(torch.int32)
         picked = words.gather(3, place.expand(words.shape[0], 1, words.shape[2], -1))
         return (picked >> shift).bitwise_and_(1).to(torch.uint8)
 
     def branch_of_step(self, key: Key) -> int:
-        """Return the branch that training step `key.draw` runs, drawn from the hash of the step."""
+        """Return the branch of training step `key.draw`, drawn from the hash of the step."""
         return hash_key(key._replace(purpose=Purpose.BRANCH)) % self.branches
 
     def settings(self) -> dict[str, object]:
-        """Return the JSON-able arguments that make this scheme again."""
+        """Return the JSON-able arguments that recreate this scheme."""
         return dict(vars(self))
 
     def __repr__(self) -> str:
@@ -119,9 +120,9 @@ class MaskScheme:
 
 
 def check_label(scheme: MaskScheme, label: Tensor, grid: Grid) -> Tensor:
-    """Return the label; raise SettingError where it is not uint8 of the grid, or broadcast to it.
+    """Return the label; raise SettingError unless it is uint8 and broadcasts to the grid.
 
-    Nothing is read from the device: its values are taken on trust.
+    The values are not checked, as that would have to wait for the device.
     """
     fits = label.ndim == 4 and all(
         side in (1, needed) for side, needed in zip(label.shape, grid.shape, strict=True)
@@ -133,7 +134,7 @@ def check_label(scheme: MaskScheme, label: Tensor, grid: Grid) -> Tensor:
 
 
 def label_error(scheme: MaskScheme, came: str, grid: Grid) -> SettingError:
-    """Return the error that says what the label of a scheme is, and what is needed."""
+    """Return the error for a label of the wrong type, shape or values; `came` describes it."""
     return SettingError(
         f"label() of {type(scheme).__name__} returned {came}; uint8 {grid.shape} is needed, of "
         f"branches from 0 to {scheme.branches - 1}, or {NOBODY} where no branch scores a pixel"
@@ -141,16 +142,17 @@ def label_error(scheme: MaskScheme, came: str, grid: Grid) -> SettingError:
 
 
 class RandomPartition(MaskScheme):
-    """Every pixel falls into one of K groups at random, each equally likely: AMSNet's scheme.
+    """Every pixel falls into one of K equally likely random groups: the scheme of AMSNet.
 
     Args:
-        branches: K. Branch i hides and scores group i, so that 1/K of the pixels are hidden.
-        hide: "own" for that; "others" shows branch i one group only and hides all the rest,
-            (K-1)/K of the pixels, of which it scores its own group.
+        branches: K.
+        hide: "own": branch i hides and scores group i, 1/K of the pixels. "others": branch i sees
+            one group only and hides the rest, (K-1)/K of the pixels; it scores its own group.
         fill: see `MaskScheme`.
+        inference: see `MaskScheme`.
 
-    The mask ratios of the paper's Fig. 10: 50, 25, 12.5, 6.25 % are K = 2, 4, 8, 16; 75 % is
-    K = 4 with hide="others".
+    Of the mask ratios in the paper's Fig. 10, 50, 25, 12.5 and 6.25 % are K = 2, 4, 8 and 16, and
+    75 % is K = 4 with hide="others".
     """
 
     name = "random"
@@ -180,12 +182,12 @@ class RandomPartition(MaskScheme):
         return ((self.bits(grid, key) * self.branches) >> 32).to(torch.uint8)
 
     def label_of_pass(self, grid: Grid, key: Key) -> Tensor:
-        """Return the group of each pixel, balanced over every four passes where K is 2.
+        """Return the group of each pixel; for K = 2 it is balanced over every four passes.
 
-        The four share one random partition: as it is, with every other row swapped, every other
-        column, and both (a checkerboard). Whatever was drawn, each of a pixel's eight neighbours is
-        then visible to its branch in exactly two of them. Four such passes are worth about eight
-        random ones.
+        The four share one random partition: unchanged, with the groups swapped in every other row,
+        in every other column, and in both (a checkerboard). Whatever was drawn, each of a pixel's
+        eight neighbours is then visible to the branch of the pixel in exactly two of the four. Four
+        such passes are worth about eight random ones.
         """
         if self.branches != 2:
             return self.label(grid, key)
@@ -205,9 +207,9 @@ class RandomPartition(MaskScheme):
 
 
 class Checkerboard(MaskScheme):
-    """Two branches on the black and the white squares of a board laid over each sub-image.
+    """Two branches: one hides and scores the black, the other the white squares of a checkerboard.
 
-    Which colour comes first is drawn for each image and draw, so that passes differ.
+    Which colour branch 0 gets is drawn for each sub-image and draw, so that passes differ.
     """
 
     name = "checkerboard"
@@ -225,14 +227,14 @@ class Checkerboard(MaskScheme):
 
 
 class Lattice(MaskScheme):
-    """One pixel in every `period` x `period` square a branch (Noise2Self, Batson and Royer 2019).
+    """Every branch scores one pixel of each P x P square (Noise2Self, Batson and Royer 2019).
 
     Args:
-        period: P >= 2; there are K = P·P branches.
-        radius: how far around a scored pixel its branch is kept from seeing, in pixels: with
-            radius R every pixel at |dy| + |dx| <= R is hidden, a diamond. 0 hides the scored
-            pixel only. At least one pixel must stay visible, so 2·R < P.
+        period: P, from 2 to 15; there are K = P·P branches.
+        radius: R, with 2·R < P: around a scored pixel every pixel at |dy| + |dx| <= R is hidden, a
+            diamond. 0 hides the scored pixel only.
         fill: see `MaskScheme`.
+        inference: see `MaskScheme`.
     """
 
     name = "lattice"
@@ -266,7 +268,7 @@ class Lattice(MaskScheme):
         return ((grid.sub_row % p) * p + grid.sub_col % p).to(torch.uint8).expand(grid.shape)
 
     def hidden(self, label: Tensor, branch: int) -> Tensor:
-        """Return the pixels within `radius` of one that the branch scores."""
+        """Return the pixels within `radius` of a pixel that the branch scores."""
         p = self.period
         dy = (label // p).int() - branch // p
         dx = (label % p).int() - branch % p
@@ -277,11 +279,12 @@ class Lattice(MaskScheme):
 class Noise2Void(MaskScheme):
     """A few pixels show a random neighbour and are scored (Krull, Buchholz and Jug 2019).
 
-    Inference is one pass over the plain image: the trained network is taken to have learned not
-    to trust a pixel's own value.
+    Inference shows the network the plain image: it is assumed to have learnt not to rely on a
+    pixel's own value.
 
     Args:
-        share: the share of pixels hidden and scored in a training step, in (0, 0.5].
+        share: share of the pixels hidden and scored in a training step, in (0, 0.5].
+        fill: see `MaskScheme`; the default "neighbor" is that of the paper.
     """
 
     name = "noise2void"
@@ -301,7 +304,7 @@ class Noise2Void(MaskScheme):
         return torch.where(chosen, 0, NOBODY).to(torch.uint8)
 
     def settings(self) -> dict[str, object]:
-        """Return the JSON-able arguments; the inference scheme is implied."""
+        """Return the JSON-able arguments that recreate this scheme."""
         return {"share": self.share, "fill": self.fill}
 
 
@@ -309,8 +312,8 @@ class NothingHidden(MaskScheme):
     """One branch that sees and scores every pixel: for networks that are blind by themselves.
 
     Args:
-        blind: False for a network that sees the pixel it predicts, and therefore learns from
-            targets instead of the noisy image itself: a student (`distill`).
+        blind: False for a network that sees the pixel it predicts, and therefore has to learn from
+            targets instead of the noisy image: a student (`distill`).
     """
 
     name = "nothing"
@@ -320,7 +323,7 @@ class NothingHidden(MaskScheme):
         self.blind = blind
 
     def settings(self) -> dict[str, object]:
-        """Return the JSON-able arguments that make this scheme again."""
+        """Return the JSON-able arguments that recreate this scheme."""
         return {} if self.blind else {"blind": False}
 
     def label(self, grid: Grid, key: Key) -> Tensor:
@@ -339,12 +342,12 @@ SCHEMES: dict[str, type[MaskScheme]] = {
 
 
 def register_scheme(kind: type[Kind]) -> type[Kind]:
-    """Return the class itself, after making it available by its `name`: a class decorator.
+    """Return the class itself, registered under its `name`: a class decorator.
 
-    Models with the scheme are then stored under the name, and need no `scheme=` to be loaded.
+    Models with the scheme are then stored with that name, and need no `scheme=` to be loaded.
 
     Raises:
-        SettingError: it is no MaskScheme, has no name, or the name is taken.
+        SettingError: the class is no MaskScheme or has no name, or the name is taken.
 
     >>> @register_scheme
     ... class Columns(MaskScheme):
@@ -366,7 +369,7 @@ def register_scheme(kind: type[Kind]) -> type[Kind]:
 
 
 def create_scheme(name: str, **settings: object) -> MaskScheme:
-    """Return the scheme called `name`, built in or of a plug-in, with the given settings.
+    """Return the scheme registered as `name`, built in or from a plug-in, with these settings.
 
     >>> create_scheme("random", branches=4)
     RandomPartition(branches=4, hide='own', fill='mean')
@@ -382,7 +385,7 @@ def create_scheme(name: str, **settings: object) -> MaskScheme:
 
 
 def _accept(plugin: object) -> None:
-    """Register the scheme that an entry point names; a module has registered its own by now."""
+    """Register the object of an entry point; a module must have registered a scheme by itself."""
     if not isinstance(plugin, ModuleType):
         register_scheme(plugin)  # type: ignore[arg-type]
     elif not any(kind.__module__.startswith(plugin.__name__) for kind in SCHEMES.values()):

@@ -1,4 +1,4 @@
-"""A mask scheme is tried on a small grid: what cannot work on any is told before it is used."""
+"""Trial of a mask scheme on a small grid, to report its errors before it is used."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .scheme import NOBODY, MaskScheme, NothingHidden, check_fill, check_label, 
 
 
 def check_scheme(scheme: MaskScheme, *, trains: bool = True) -> None:
-    """Raise SettingError where a scheme, tried on a small grid, cannot work on any.
+    """Raise SettingError if a trial on a small grid shows that a scheme cannot work.
 
-    The same holds for the scheme that it denoises with. A scheme may know labels of one size only,
-    such as recorded ones: then little can be told before it is used.
+    Its inference scheme is tried, too. If a scheme has labels of one size only, such as recorded
+    ones, little can be checked before it is used.
 
     Args:
-        scheme: of the denoiser, or the one that it denoises with.
-        trains: whether it is for training, too, where some pixels need no branch.
+        scheme: of the denoiser, or its inference scheme.
+        trains: whether it is used in training, where a scored pixel must be hidden.
     """
     if not 1 <= whole(f"{type(scheme).__name__}.branches", scheme.branches) <= NOBODY:
         raise SettingError(
@@ -34,9 +34,9 @@ def check_scheme(scheme: MaskScheme, *, trains: bool = True) -> None:
     grid = PixelDownsample(2).grid(1, (16, 24))
     try:
         label = scheme.label(grid, Key())
-    except (NotImplementedError, TypeError):  # it has no label, or not of these arguments
+    except (NotImplementedError, TypeError):  # no label(), or one with other arguments
         raise
-    except Exception:  # of that size, perhaps; if it is of all, the first use shows it whole
+    except Exception:  # perhaps for this size only; otherwise its first use raises it again
         return
     if label.dtype != torch.uint8 or label.ndim != 4 or label.shape[1] != 1:
         check_label(scheme, label, grid)
@@ -48,7 +48,7 @@ def check_scheme(scheme: MaskScheme, *, trains: bool = True) -> None:
         hidden = [scheme.hidden(label, branch) for branch in range(scheme.branches)]
         often = torch.stack([one.expand(label.shape) for one in scored]).sum(0)
         leaks = [b for b, one in enumerate(scored) if bool((one & ~hidden[b]).any())]
-    except Exception:  # these, too, may know one size only
+    except Exception:  # these may be restricted to one size, too
         return
     name = type(scheme).__name__
     if int(often.max()) > 1:

@@ -1,8 +1,8 @@
-"""Whether a picture is sharp in every pixel, or smooth as cameras make them.
+"""Sharpness at the pixel level: low in photographs as cameras make them, high after downscaling.
 
-A camera interpolates its colour mosaic, and its lens blurs: photographs seen pixel by pixel are
-smooth, and what changes from one pixel to the next in a noisy one is mostly noise. Pictures that
-were made smaller are sharp, and have texture there.
+Demosaicing and the lens blur: photographs are smooth at the pixel level, and differences between
+neighbouring pixels of a noisy one are mostly noise. Downscaled pictures are sharp, and these
+differences may be texture.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from torch import Tensor
 
 from .robust import differs
 
-WINDOW = 24  # side of the windows that are looked at, in pixels
-WINDOWS = 12  # of them in a row, at most
+WINDOW = 24  # side of the sampled windows, in pixels
+WINDOWS = 12  # largest number of windows along a side
 SQUARE = 8  # side of the squares in which contrast is compared
-EDGES = 0.1  # share of the squares that counts: those of most contrast
-NOISY = 0.9  # share of the pixels of a square that carry noise, at least
-NEAR, FAR = 5, 9  # contrast is that between means over so many pixels, a side
-FAINT = 2 / 255  # contrast that tells nothing, where white is 1
+EDGES = 0.1  # share of the squares that counts: those with the strongest contrast
+NOISY = 0.9  # least share of the pixels of a square that differ from a neighbour
+NEAR, FAR = 5, 9  # sides of the means whose difference is the contrast
+FAINT = 2 / 255  # contrast that is not significant, where white is 1
 
 
 def sharpness(luma: Tensor, noisy: Tensor) -> Tensor:
-    """Return the contrast of neighbouring pixels over that of their surroundings, at edges: (B,).
+    """Return the fine contrast at edges over the coarse contrast there: (B,).
 
-    It does not depend on contrast itself, but where there is hardly any: then it is small. Of
-    photographs of five cameras it is 0.2 to 0.5, of the Kodak pictures mostly 0.6 to 1.
+    The ratio does not depend on the strength of edges, but is small if there is hardly any
+    contrast. It is 0.2 to 0.5 for photographs of five cameras, and mostly 0.6 to 1 for the Kodak
+    pictures.
 
     Args:
-        luma: (B, 1, H, W) float, white is 1; denoised. 0 is returned for sides under 24 pixels.
-        noisy: the same before. Where pixels equal all their neighbours, as at the edge of a frame,
-            nothing counts.
+        luma: (B, 1, H, W) float, where white is 1. The result is 0 if a side is under 24 pixels.
+        noisy: the same before denoising, if `luma` is denoised. Squares in which pixels equal their
+            neighbours, as at the edge of a frame, do not count.
     """
     if min(luma.shape[2:]) < WINDOW or not len(luma):
         return luma.new_zeros(len(luma))
@@ -45,7 +46,7 @@ def sharpness(luma: Tensor, noisy: Tensor) -> Tensor:
 
 
 def _windows(luma: Tensor) -> Tensor:
-    """Return windows (N, 1, 24, 24) spread evenly over images (B, 1, H, W), some of each."""
+    """Return windows (N, 1, 24, 24), spread evenly over images (B, 1, H, W), image by image."""
     seen = luma[:, 0]
     for dim in (1, 2):
         room = seen.shape[dim] - WINDOW
@@ -54,19 +55,19 @@ def _windows(luma: Tensor) -> Tensor:
 
 
 def _squares(windows: Tensor) -> Tensor:
-    """Return means over the squares of the inner part, whose surroundings lie in the window."""
+    """Return means over the squares of the inner part, where `FAR` does not leave the window."""
     inner = slice(FAR // 2, WINDOW - FAR // 2)
     return F.avg_pool2d(windows[..., inner, inner], SQUARE)
 
 
 def _binomial(image: Tensor) -> Tensor:
-    """Return means of 3 x 3 pixels, of weights 1, 2, 1; those at the ends are not meant."""
+    """Return means over 3 x 3 pixels with weights 1, 2, 1; those at the border are not valid."""
     for dim in (2, 3):
         image = (image.roll(1, dim) + 2 * image + image.roll(-1, dim)) / 4
     return image
 
 
 def _mean(image: Tensor, side: int) -> Tensor:
-    """Return means of `side` x `side` pixels; those at the ends are not meant."""
+    """Return means over `side` x `side` pixels; those at the border are not valid."""
     image = F.avg_pool2d(image, (side, 1), 1, (side // 2, 0))
     return F.avg_pool2d(image, (1, side), 1, (0, side // 2))

@@ -1,4 +1,4 @@
-"""Large images in pieces: overlapping tiles whose seams cannot be seen."""
+"""Processing of large images in overlapping tiles, without visible seams."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Run = Callable[[Tensor, tuple[int, int]], Tensor]
 def tiled(run: Run, image: Tensor, *, tile: int, halo: int, step: int = 1) -> Tensor:
     """Return run(image, (0, 0)), computed tile by tile.
 
-    Every tile is handed to `run` with `halo` more pixels on each side (fewer at the border of the
-    image), and only its inner part is kept: where the halo covers the reach of the network the
-    result equals that of the whole image.
+    Every tile is passed to `run` with a margin of `halo` pixels on each side (less at the border of
+    the image), and only its inner part is kept: if the halo covers the reach of `run`, the result
+    equals that for the whole image.
 
     Args:
         run: called as run(piece (B, C, h, w), (row, col) of its first pixel) -> (B, D, h, w), with
             any number of channels D.
         image: (B, C, H, W).
-        tile: side of the kept part in pixels; rounded up to a multiple of `step`.
-        halo: pixels around it; rounded up to a multiple of `step`.
+        tile: side of the inner part in pixels; rounded up to a multiple of `step`.
+        halo: margin in pixels; rounded up to a multiple of `step`.
         step: every piece starts at a multiple of this.
 
     Raises:
-        SettingError: tile is not positive or halo is negative.
+        SettingError: tile or step is not positive, or halo is negative.
     """
     if tile < 1 or halo < 0 or step < 1:
         raise SettingError(f"tile {tile}, halo {halo}, step {step}: positive numbers are needed")
@@ -52,7 +52,7 @@ def _spans(length: int, tile: int, halo: int) -> Iterator[tuple[int, int, int, i
     first = 0
     while first < length:
         end = first + tile
-        if length - end <= halo:  # no sliver at the end: the last tile takes it
+        if length - end <= halo:  # a narrow rest is joined to the last tile
             end = length
         yield max(first - halo, 0), first, min(end + halo, length), end
         first = end

@@ -1,4 +1,4 @@
-"""Copies between the host and a GPU, through memory that the GPU can read and write by itself."""
+"""Copies between the host and a GPU, through pinned memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device; to a GPU it is copied while the CPU goes on."""
+    """Return a tensor on a device; copies from the CPU to a GPU are asynchronous."""
     if device.type == "cuda" and x.device.type == "cpu":
         pinned = torch.empty(
             x.shape, dtype=x.dtype, pin_memory=True
@@ -17,7 +17,7 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
 
 
 def to_host(x: Tensor) -> Tensor:
-    """Return a tensor on the host, whole; one from a GPU lies in pinned memory."""
+    """Return a tensor on the host, completely copied; pinned memory if it comes from a GPU."""
     if x.device.type != "cuda":
         return x.cpu()
     host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)

@@ -1,4 +1,4 @@
-"""How far the mask draws that `denoise` averages lie apart."""
+"""The standard deviation of the mask draws that `denoise` averages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Spread:
-    """Standard deviation of one draw, from several that come one after another (Welford 1962).
+    """Running standard deviation of draws that are added one by one (Welford 1962).
 
     Args:
         like: (B, C, H, W), of the same shape and device as the draws.
@@ -37,27 +37,27 @@ class Spread:
         self.squares = torch.zeros_like(self.mean)  # of the distances from the mean
 
     def add(self, draw: Tensor) -> None:
-        """Take in one draw (B, C, H, W)."""
+        """Add one draw (B, C, H, W)."""
         self.number += 1
         before = draw - self.mean
         self.mean += before / self.number
         self.squares += before * (draw - self.mean)
 
     def deviation(self) -> Tensor:
-        """Return the sample standard deviation (B, C, H, W), float32; of two draws or more."""
+        """Return the sample standard deviation (B, C, H, W), float32, of two draws or more."""
         return (self.squares / (self.number - 1)).sqrt()
 
 
 def turns_passes(denoiser: AsymmetricMaskDenoiser) -> bool:
-    """Return whether every pass is seen turned another way.
+    """Return whether each pass shows the network the image in another orientation.
 
-    Where nothing is hidden, passes have nothing else to differ by: there they always are.
+    Where nothing is hidden, they always do, as passes would otherwise be equal.
     """
     return denoiser.turns or type(denoiser.inference_scheme) is NothingHidden
 
 
 def check_draws(denoiser: AsymmetricMaskDenoiser, passes: int) -> None:
-    """Raise SettingError where the passes of a denoiser cannot lie apart."""
+    """Raise SettingError if the passes of a denoiser cannot differ, or are fewer than 2."""
     scheme = denoiser.inference_scheme
     if type(scheme) in (Checkerboard, Lattice) and not turns_passes(denoiser):
         raise SettingError(
@@ -69,6 +69,6 @@ def check_draws(denoiser: AsymmetricMaskDenoiser, passes: int) -> None:
 
 
 def deviation_of(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
-    """Return a standard deviation (B, C, H, W) in the scale and layout of its picture, float32."""
+    """Return a standard deviation (B, C, H, W) in scale and layout of its picture, as float32."""
     plain = replace(form, dtype="float32", low=0.0, scale=1.0, byte_order="=")
     return from_batch(batch * form.scale, plain)

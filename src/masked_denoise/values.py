@@ -1,4 +1,4 @@
-"""Pictures in and out: arrays and tensors of any kind to float batches, and back again."""
+"""Conversion of pictures: arrays and tensors of any type to float batches, and back."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ ValueRange = tuple[float, float]
 
 
 class CountRange(NamedTuple):
-    """A value range that holds for integers of more than 8 bits, too, such as 12 bits stored in 16.
+    """A value range that also holds for integers of more than 8 bits, such as 12 bits in uint16.
 
-    A plain (low, high) holds for floats only, so that the two are never equal.
+    A plain (low, high) holds for floats only; the two kinds are never equal.
     """
 
     low: float
     high: float
 
     def __eq__(self, other: object) -> bool:
-        """Return whether the other is a `CountRange` with the same ends."""
+        """Return whether the other is a `CountRange` with the same limits."""
         return isinstance(other, CountRange) and tuple(self) == tuple(other)
 
     def __ne__(self, other: object) -> bool:
@@ -37,15 +37,15 @@ class CountRange(NamedTuple):
         return not self == other
 
     def __hash__(self) -> int:
-        """Return a hash that goes with `==`."""
+        """Return a hash consistent with `==`."""
         return hash((CountRange, *self))
 
 
 def range_of_values(value: Any) -> ValueRange:
-    """Return the range (low, high) of values as two floats; a `CountRange` stays one.
+    """Return a value range as two floats (low, high); a `CountRange` remains one.
 
     Raises:
-        SettingError: it is no such pair with high > low.
+        SettingError: the value is not a pair of numbers with high > low.
 
     >>> range_of_values([0, 4095])
     (0.0, 4095.0)
@@ -60,21 +60,21 @@ def range_of_values(value: Any) -> ValueRange:
     return CountRange(low, high) if isinstance(value, CountRange) else (low, high)
 
 
-_INTEGERS = ("uint8", "uint16", "int16", "uint32", "int32")  # of pictures
-_DOUBLE = ("uint32", "int32", "float64")  # do not fit into float32
+_INTEGERS = ("uint8", "uint16", "int16", "uint32", "int32")  # accepted for pictures
+_DOUBLE = ("uint32", "int32", "float64")  # need float64
 BEYOND_UNIT_SCALE = 2.0
-"""Floats beyond this are not on the scale from 0 to 1; noise on it reaches beyond 1."""
+"""Floats above this are not on the 0..1 scale, where noise may exceed 1."""
 FAINT = 0.07
-"""Share of a scale, below which all values of an image are faint: no photograph is so dark, and
-integers in 16 bits have 12 bits or less."""
+"""An image counts as faint if no value exceeds this share of the scale: no photograph is so dark,
+and 16-bit integers hold 12 bits or fewer then."""
 DIM = 0.3
-"""Integers of more than 8 bits none of which is above this share of their scale leave it empty: the
-brightest pixel of 14 bits stored in 16 stands at a quarter."""
+"""Integers of more than 8 bits leave their scale empty if none exceeds this share of it: 14 bits
+stored in 16 reach a quarter."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a picture came: what is needed to give the result back in the same form."""
+    """The form of a picture (type, layout, dtype, device, scale), to convert the result back."""
 
     is_array: bool
     layout: str  # "hw", "hwc", "chw" or "bchw"
@@ -82,11 +82,11 @@ class Form:
     device: torch.device
     low: float
     scale: float
-    byte_order: str = "="  # of an array
+    byte_order: str = "="  # of arrays
 
     @property
     def is_deep(self) -> bool:
-        """Whether they are integers of more than 8 bits, which may leave their scale empty."""
+        """Whether values are integers of more than 8 bits, which may leave their scale empty."""
         return self.dtype in _INTEGERS and self.dtype != "uint8"
 
     @property
@@ -98,17 +98,18 @@ class Form:
 def to_batch(
     picture: Tensor | NDArray[np.generic], *, value_range: ValueRange | None = None
 ) -> tuple[Tensor, Form]:
-    """Return a float32 batch (B, C, H, W) on the 0..1 scale, and the form to undo it with.
+    """Return a float32 batch (B, C, H, W) on the 0..1 scale, and the form to convert it back.
 
     Args:
         picture: tensor (C, H, W) or (B, C, H, W), or array (H, W) or (H, W, C). Integers are
-            divided by the largest value of their dtype (bool is refused); floats stay as they
-            are, or `value_range` is mapped to 0..1.
-        value_range: (low, high) of float values, and of integers where it is a `CountRange`.
+            divided by the largest value of their dtype (bool is not accepted); floats are not
+            changed, unless a `value_range` is mapped to 0..1.
+        value_range: (low, high) of float values; as a `CountRange` also of integers of more than
+            8 bits.
 
     Raises:
         SizeError: the number of dimensions is not one of these, or a side is empty.
-        PixelError: the dtype cannot hold a picture.
+        PixelError: the picture is no tensor or array, or its dtype is not supported.
         SettingError: high is not above low.
     """
     if not isinstance(picture, Tensor | np.ndarray):
@@ -147,13 +148,13 @@ def to_batch(
         raise SizeError(f"picture has shape {tuple(picture.shape)}; no side may be empty")
     low, scale = scale_of(name, value_range)
     if (low, scale) != (0.0, 1.0):
-        # GPUs multiply by the inverse of a number, which rounds otherwise than to divide.
+        # A tensor, as GPUs multiply by the inverse of a number, which rounds differently.
         batch = (batch - low) / torch.full((), scale, dtype=batch.dtype, device=batch.device)
     return batch.float(), Form(is_array, layout, name, device, low, scale, byte_order)
 
 
 def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
-    """Return a batch (B, C, H, W) in the form that its picture came in.
+    """Return a batch (B, C, H, W) in the form of the original picture.
 
     Integers are rounded and clipped to their dtype; floats are not clipped.
     """
@@ -175,7 +176,7 @@ def from_batch(batch: Tensor, form: Form) -> Tensor | NDArray[np.generic]:
 
 
 def channels_hint(shape: tuple[int, ...], channels: int, *, is_array: bool) -> str:
-    """Return what to do with a picture of such a shape where `channels` are needed, or nothing."""
+    """Return a hint for a picture with the wrong axis order, else an empty string."""
     if len(shape) != 3:
         return ""
     if is_array and shape[0] == channels:
@@ -199,7 +200,7 @@ def channels_of(pixels: NDArray[Any]) -> int:
 
 
 def middle(image: Any, side: int) -> Any:
-    """Return a copy of the middle of an image, at most `side` pixels wide and high.
+    """Return a copy of the centre of an image, at most `side` pixels wide and high.
 
     Args:
         image: array (H, W) or (H, W, C), or tensor (..., H, W).
@@ -217,8 +218,8 @@ def middle(image: Any, side: int) -> Any:
 
 
 def check_finite(batch: Tensor) -> None:
-    """Raise PixelError, with the place of the first one, where a pixel is NaN or infinite."""
-    if bool(torch.isfinite(batch.sum())):  # one that is not would not be lost in the sum
+    """Raise PixelError if a pixel is NaN or infinite; the message has the place of the first."""
+    if bool(torch.isfinite(batch.sum())):  # a single NaN or infinity would show in the sum
         return
     finite = torch.isfinite(batch)
     if bool(finite.all()):
@@ -232,7 +233,7 @@ def check_finite(batch: Tensor) -> None:
 
 
 def warn_off_scale(batch: Tensor) -> None:
-    """Warn where floats, whose scale nobody told, cannot be on that from 0 to 1."""
+    """Warn if floats without a value range cannot be on the 0..1 scale."""
     mean = float(batch.mean()) if batch.numel() else 0.0
     if not -0.25 <= mean <= 1.25:
         low, high = float(batch.min()), float(batch.max())
@@ -247,7 +248,7 @@ def warn_off_scale(batch: Tensor) -> None:
 
 
 def warn_of_empty_scale(batch: Tensor, form: Form) -> None:
-    """Warn where integers of more than 8 bits leave most of their scale empty: they look black."""
+    """Warn if integers of more than 8 bits leave most of their scale empty: they look black."""
     if not form.is_deep or not batch.numel():
         return
     top = float(batch.max())
@@ -265,12 +266,12 @@ def warn_of_empty_scale(batch: Tensor, form: Form) -> None:
 def scale_of(dtype: str, value_range: ValueRange | None) -> tuple[float, float]:
     """Return (low, scale): stored = low + scale · value.
 
-    Integers have the scale of their dtype. Those of more than 8 bits have the range of values
-    instead, as floats have, where it is a `CountRange`.
+    Integers have the scale of their dtype. If `value_range` is a `CountRange`, it replaces that of
+    integers of more than 8 bits, as it does for floats.
 
     Args:
         dtype: its name.
-        value_range: (low, high), None for 0 to 1.
+        value_range: (low, high); None for 0 to 1.
 
     >>> scale_of("uint16", (0, 4095)), scale_of("uint16", CountRange(0, 4095))
     ((0.0, 65535.0), (0.0, 4095.0))
@@ -286,12 +287,12 @@ def scale_of(dtype: str, value_range: ValueRange | None) -> tuple[float, float]:
 
 
 def range_in_use(dtype: str, value_range: ValueRange | None) -> ValueRange | None:
-    """Return the range where it is the scale of pictures of a dtype; None where that is its own."""
+    """Return the range if it sets the scale of a dtype; None if the dtype keeps its own scale."""
     return None if scale_of(dtype, value_range) == scale_of(dtype, None) else value_range
 
 
 def _without_mps(batch: Tensor) -> Tensor:
-    """Return a tensor on a device that has float64: Apple's GPUs have not."""
+    """Return the tensor on a device with float64, which Apple's GPUs lack."""
     return batch.cpu() if batch.device.type == "mps" else batch
 
 

@@ -1,4 +1,4 @@
-"""model.safetensors: read without running code, checked, and put into a network."""
+"""model.safetensors: read without running code, checked, and loaded into a network."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ WEIGHTS = "model.safetensors"
 Made = TypeVar("Made")
 Shapes = Mapping[str, tuple[int, ...]]
 
-_PICKLES = (b"PK\x03\x04", b"\x80\x02\x8a\n")  # torch.save: a zip archive, and the form before
-_SPARE_ELEMENTS, _SPARE_TENSORS = 2**24, 1000  # that a network may make and not store
+_PICKLES = (b"PK\x03\x04", b"\x80\x02\x8a\n")  # torch.save: zip archive, and legacy format
+_SPARE_ELEMENTS, _SPARE_TENSORS = 2**24, 1000  # that a network may create without storing them
 
 
 class WeightsFile:
-    """A safetensors file: its tensors, and in the background its SHA-256 digest.
+    """A safetensors file, whose SHA-256 digest is computed in the background.
 
     Args:
         path: the file.
-        sha256: what the digest must be, where it is known; `check_digest` compares.
+        sha256: the expected digests, for `check_digest`; without any, nothing is computed.
 
     Attributes:
         shapes: shape of each tensor, by name.
@@ -60,7 +60,7 @@ class WeightsFile:
             self.hashing.start()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors, on the CPU, as the file has them in memory."""
+        """Return all tensors by name, on the CPU."""
         from safetensors import SafetensorError
 
         try:
@@ -69,7 +69,7 @@ class WeightsFile:
             raise WeightsError(f"cannot read {self.path}: {one_line(error)}") from error
 
     def check_digest(self) -> None:
-        """Raise WeightsError where the file is not the one that was saved."""
+        """Raise WeightsError if the digest is not the expected one."""
         if self.hashing is None:
             return
         self.hashing.join()
@@ -101,13 +101,13 @@ def sha256_of(path: Path) -> str:
 
 
 def make_empty(make: Callable[[], Made], shapes: Shapes) -> Made:
-    """Return what `make` returns, a network or something around one, its parameters unset.
+    """Return the result of `make`, a network or an object that holds one, with parameters unset.
 
-    Drawing first weights takes longer than reading the stored ones, which replace them anyway.
-    What is made must not be much larger than what is stored.
+    Drawing initial weights takes longer than reading the stored ones, which replace them anyway.
+    The network must not be much larger than the stored weights.
 
     Args:
-        make: makes the network; the global random state stays as it was.
+        make: creates the network; the global random state is preserved.
         shapes: of the stored tensors.
 
     Raises:
@@ -119,16 +119,16 @@ def make_empty(make: Callable[[], Made], shapes: Shapes) -> Made:
                 return make()
         except MaskedDenoiseError:
             raise
-        except Exception:  # it may look at its first weights: make them, then
+        except Exception:  # it may read its initial weights: try again with these
             with _Making(shapes, set_parameters=True):
                 return make()
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: object) -> None:
-    """Put weights into a network, every name, shape and kind of which must fit.
+    """Load weights into a network.
 
     Raises:
-        WeightsError: they do not.
+        WeightsError: a name, shape or kind of dtype does not fit.
     """
     own = network.state_dict()
     for name in own.keys() & weights.keys():
@@ -140,7 +140,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: objec
             )
     try:
         left = network.load_state_dict(dict(weights), strict=True)
-    except Exception as error:  # a network may bring a loader of its own
+    except Exception as error:  # a network may have its own loader
         raise WeightsError(
             f"the weights in {where} do not fit the backbone: {one_line(error)}"
         ) from error
@@ -154,7 +154,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: objec
 
 
 def _check_kind(path: Path) -> None:
-    """Raise WeightsError unless a path names a file that is not one of torch.save."""
+    """Raise WeightsError if a path is no regular file, or a file of torch.save."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise WeightsError(f"cannot read {path}: it is no file")
@@ -192,7 +192,7 @@ _SETTERS = {
 
 
 class _Making(TorchFunctionMode):
-    """While it lasts, parameters need not be set, and memory is counted before it is taken."""
+    """Mode that skips the setting of parameters, and counts memory before it is allocated."""
 
     def __init__(self, shapes: Shapes, *, set_parameters: bool) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class _Making(TorchFunctionMode):
             if isinstance(target, nn.Parameter):
                 return target
         elif not self.set_parameters and name == "to" and _is_new_layout(args, kwargs):
-            return torch.empty_like(args[0], **kwargs)  # nothing in it to copy
+            return torch.empty_like(args[0], **kwargs)  # its values are unset, so none are copied
         return func(*args, **kwargs)
 
     def _count(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
@@ -231,6 +231,6 @@ class _Making(TorchFunctionMode):
 
 
 def _is_new_layout(args: Any, kwargs: dict[str, Any]) -> bool:
-    """Return whether a call of `to` gives a parameter another memory layout, and nothing else."""
+    """Return whether a call of `to` changes only the memory layout of a parameter."""
     nothing_else = all(one is None or one is False for one in args[1:])
     return set(kwargs) == {"memory_format"} and nothing_else and isinstance(args[0], nn.Parameter)

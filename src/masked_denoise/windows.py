@@ -1,4 +1,4 @@
-"""Means over square windows, whose cost grows with the logarithm of their side."""
+"""Means over square windows, at a cost that grows with the logarithm of their side."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from torch import Tensor
 
 
 def window_mean(image: Tensor, radius: int) -> Tensor:
-    """Return the mean over (2·radius + 1)² windows, of the pixels inside the image only.
+    """Return the mean over windows of (2·radius + 1)² pixels, cut off at the border of the image.
 
     Args:
         image: (B, C, H, W) float.
         radius: in pixels, 1 or more.
     """
-    planes = torch.split(image, 1, dim=1)  # one by one they stay in a processor's cache
+    planes = torch.split(image, 1, dim=1)  # one by one, to stay in a CPU's cache
     return torch.cat([_mean_along(_mean_along(one, 2, radius), 3, radius) for one in planes], dim=1)
 
 
 def _mean_along(x: Tensor, dim: int, radius: int) -> Tensor:
     """Return the mean over windows of 2·radius + 1 pixels along rows (dim 3) or columns (dim 2).
 
-    Sums of 1, 2, 4, 8 ... pixels are made of each other, and a window of those of its binary
-    digits: so many additions as the length has digits, and no running sum that would round.
+    Sums over 1, 2, 4, 8 ... pixels are computed from each other, and a window from those of its
+    binary digits: this takes as many additions as the length has digits, and avoids a running sum,
+    which would accumulate rounding errors.
     """
     size = x.shape[dim]
     radius = min(radius, size - 1)

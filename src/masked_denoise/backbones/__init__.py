@@ -1,4 +1,4 @@
-"""Backbones by name: the built-in networks, and the registry that others can add to."""
+"""Backbones by name: the built-in networks, and a registry for others."""
 
 from .registry import (
     BackboneInfo,

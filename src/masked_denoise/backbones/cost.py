@@ -1,4 +1,4 @@
-"""What a backbone costs: its parameters, and the multiply-adds it spends on a pixel."""
+"""The cost of a backbone: parameters, and multiply-adds per pixel."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..probe import probe
 from .registry import backbone_info, create_backbone
 
 SIDE, SMALL_SIDE = 256, 64
-"""Sides in pixels of the picture to count on: without values, and with."""
+"""Side in pixels of the test picture on the "meta" device, and on the CPU."""
 
 
 class Cost(NamedTuple):
-    """What a network costs.
+    """The cost of a network.
 
     Attributes:
-        parameters: numbers that training may change.
-        macs_per_pixel: multiply-adds of one pass, divided by the pixels of the picture.
+        parameters: number of parameters.
+        macs_per_pixel: multiply-adds of one pass, divided by the number of pixels.
     """
 
     parameters: int
@@ -31,16 +31,16 @@ class Cost(NamedTuple):
 
 
 def cost(name: str, *, channels: int = 3, **arguments: object) -> Cost:
-    """Return parameters and multiply-adds a pixel of a registered backbone.
+    """Return parameters and multiply-adds per pixel of a registered backbone.
 
-    Convolutions (transposed and depthwise ones, too), matrix products and attention are counted,
-    by PyTorch's own counter; activations, norms and sums are not. Nothing is computed: the network
-    is made without values, unless it cannot run so.
+    PyTorch's own counter counts convolutions (including transposed and depthwise ones), matrix
+    products and attention, but not activations, norms and sums. The network runs on the "meta"
+    device, without computing anything, if it can.
 
     Args:
-        name: one of `list_backbones()`.
+        name: one of `list_backbones()`, or "timm:" and the name of an encoder.
         channels: C of the picture.
-        arguments: the network's own, as for `create_backbone`.
+        arguments: of the network, as for `create_backbone`.
 
     Raises:
         UnknownNameError: no backbone has that name.
@@ -57,14 +57,14 @@ def cost(name: str, *, channels: int = 3, **arguments: object) -> Cost:
         with torch.device("meta"):
             network = create_backbone(name, channels=channels, **arguments)
             return cost_of(network, _image(channels, SIDE, multiple))
-    except (RuntimeError, SettingError):  # something in it has no form without values
+    except (RuntimeError, SettingError):  # the network cannot run on "meta"
         with torch.random.fork_rng(devices=[]):
             network = create_backbone(name, channels=channels, **arguments)
         return cost_of(network, _image(channels, SMALL_SIDE, multiple))
 
 
 def count_parameters(name: str, *, channels: int = 3, **arguments: object) -> int:
-    """Return the parameters of a registered backbone; sooner than `cost` does.
+    """Return the number of parameters of a registered backbone; faster than `cost`.
 
     >>> count_parameters("unet", width=128)
     7935555
@@ -85,7 +85,7 @@ def _image(channels: int, side: int, multiple: int) -> Tensor:
 
 @torch.no_grad()
 def cost_of(network: nn.Module, image: Tensor) -> Cost:
-    """Return what a network costs on a picture (B, C, H, W), which it is run on.
+    """Return the cost of a network, by running it on a picture (B, C, H, W).
 
     >>> cost_of(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 16, 16))
     Cost(parameters=224, macs_per_pixel=216.0)

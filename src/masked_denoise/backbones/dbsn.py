@@ -1,9 +1,9 @@
 """The dilated blind-spot network of AP-BSN (Lee et al. 2022), after Wu et al. 2020.
 
 With `dilated=True` (D_A in Table 3 of the AMSNet paper) no output pixel depends on the input pixel
-at its own place: the first convolution of each branch leaves out its centre, and the 3 x 3
-convolutions after it are dilated just so that they never reach that pixel again. With
-`dilated=False` (D_AS) they are ordinary ones, and it leaks back in.
+at the same place: the first convolution of each branch leaves out its centre, and the 3 x 3
+convolutions after it are dilated such that they never reach that pixel again. With `dilated=False`
+(D_AS) they are ordinary convolutions, and that pixel leaks back in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .registry import register_backbone
 
 
 class CentreMaskedConv(nn.Conv2d):
-    """A convolution that never sees the pixel in the middle of its window."""
+    """A convolution that does not see the central pixel of its window."""
 
     mask: Tensor
 
@@ -48,7 +48,7 @@ class DilatedBlock(nn.Module):
 
 
 class Branch(nn.Module):
-    """One centre-masked convolution and what follows at its stride, 2 or 3."""
+    """One centre-masked convolution, followed by blocks with dilation `stride`, 2 or 3."""
 
     def __init__(self, channels: int, stride: int, blocks: int, *, dilated: bool) -> None:
         super().__init__()
@@ -79,14 +79,14 @@ class Branch(nn.Module):
     note="dilated blind-spot network; dilated=False lets the centre leak back in",
 )
 class DBSN(nn.Module):
-    """Blind-spot network of two dilated branches; it predicts the image itself.
+    """Blind-spot network of two dilated branches, which predicts the image itself.
 
     (B, C, H, W) in, (B, C, H, W) out, of any size. Parameter names follow the published weights.
 
     Args:
         channels: C.
-        width: features of the branches.
-        blocks: dilated blocks of each branch.
+        width: number of features of the branches.
+        blocks: number of dilated blocks of each branch.
         dilated: True for the blind-spot network (D_A), False for ordinary convolutions (D_AS).
     """
 

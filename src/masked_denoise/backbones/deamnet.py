@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from .registry import register_backbone
 
 UNUSED = ("net2.conv_dila1.", "net2.conv_dila2.", "net2.conv_dila3.", "net2.cat1.")
-"""Beginnings of names that the published weights hold and the network never reads."""
+"""Prefixes of parameters in the published weights that the network does not use."""
 
 
 class Conv(nn.Module):
-    """A convolution that keeps height and width, 3 x 3 unless said otherwise."""
+    """A convolution that keeps height and width, 3 x 3 by default."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int = 3) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class ConvReLU(nn.Module):
 
 
 class UpConv(nn.Module):
-    """Twice the height and width: nearest pixel, then a 3 x 3 convolution and a ReLU."""
+    """Nearest-neighbour upsampling by 2, then a 3 x 3 convolution and a ReLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -57,12 +57,12 @@ class UpConv(nn.Module):
 
 
 def _share(width: int) -> nn.Sequential:
-    """Return the layers that make a share in (0, 1) for every pixel and channel."""
+    """Return layers that compute a share in (0, 1) for every pixel and channel."""
     return nn.Sequential(Conv(width, 4), nn.ReLU(inplace=True), Conv(4, width), nn.Sigmoid())
 
 
 class Share(nn.Module):
-    """The layers of `_share` under the published name."""
+    """The layers of `_share` under the published parameter name."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Share(nn.Module):
 
 
 class Blend(nn.Module):
-    """How much of the transformed input a round takes back."""
+    """The blend of a round's result with the transformed input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -83,13 +83,13 @@ class Blend(nn.Module):
         self.weight = Share(width)
 
     def forward(self, round: Tensor, first: Tensor) -> Tensor:
-        """Return (1-d)·round + d·first, with d from both."""
+        """Return (1-d)·round + d·first, with d computed from both."""
         share = self.weight(self.cat(torch.cat([self.C(first), round], 1)))
         return torch.lerp(round, first, share)
 
 
 class SkipBlend(nn.Module):
-    """The blend of a skip connection with the deeper map."""
+    """The blend of a skip connection with the upsampled deeper map."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -99,14 +99,14 @@ class SkipBlend(nn.Module):
         self.conv_du = _share(width)
 
     def forward(self, skip: Tensor, deeper: Tensor) -> Tensor:
-        """Return (1-w)·up + w·skip, with w from both."""
+        """Return (1-w)·up + w·skip, with w computed from both."""
         up = self.ConvTranspose(deeper)
         share = self.conv_du(self.cat(torch.cat([self.C(skip), up], 1)))
         return torch.lerp(up, skip, share)
 
 
 class Encoder(nn.Module):
-    """Two convolutions, whose result is the skip, and one of stride 2."""
+    """Two convolutions, whose result is the skip, then one of stride 2."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Encoder(nn.Module):
 
 
 class Join(nn.Module):
-    """The attended skip and the deeper map, side by side."""
+    """The concatenation of the attended skip and the deeper map, then a 1 x 1 convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class SubNetwork(nn.Module):
 
 
 class Transform(nn.Module):
-    """From colours to features, or back: one convolution `ext`, and a residual pair `pre`."""
+    """Colours to features, or back: one convolution `ext`, and a residual pair `pre`."""
 
     def __init__(self, width: int, ext: Conv) -> None:
         super().__init__()
@@ -192,14 +192,14 @@ class Transform(nn.Module):
     note="four rounds of one shared U-Net, blended with the input by attention",
 )
 class DeamNet(nn.Module):
-    """Four rounds of a shared sub-network in feature space; it predicts the image itself.
+    """Four rounds of a shared sub-network in feature space, which predict the image itself.
 
-    (B, C, H, W) in, (B, C, H, W) out; H and W multiples of 16. Published weights hold a few
-    parameters that the network never reads (`UNUSED`); loading leaves them out.
+    (B, C, H, W) in, (B, C, H, W) out; H and W multiples of 16. The published weights contain a few
+    parameters that the network does not use (`UNUSED`); they are skipped on loading.
 
     Args:
         channels: C.
-        width: features; the published network has 64.
+        width: number of features; the published network has 64.
     """
 
     ROUNDS = ("line11", "line22", "line33", "line44")
@@ -224,6 +224,6 @@ class DeamNet(nn.Module):
 
 
 def _leave_out_unused(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Drop from published weights what the network never reads."""
+    """Drop the unused parameters of published weights."""
     for name in [name for name in weights if name.startswith(tuple(prefix + u for u in UNUSED))]:
         del weights[name]

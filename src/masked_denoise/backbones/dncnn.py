@@ -17,14 +17,14 @@ from .registry import register_backbone
     note="17 convolutions with batch normalisation at full resolution",
 )
 class DnCNN(nn.Module):
-    """Convolutions with batch normalisation; what comes out is the input minus their output.
+    """Convolutions with batch normalisation, whose output is subtracted from the input.
 
-    (B, C, H, W) in, (B, C, H, W) out, of any size. Parameter names follow the layers of
-    arXiv:1608.03981 in one flat sequence.
+    (B, C, H, W) in, (B, C, H, W) out, of any size. Parameter names number the layers of
+    arXiv:1608.03981 as one flat sequence.
 
     Args:
         channels: C.
-        width: features of every layer but the last.
+        width: number of features of every layer except the last.
         depth: number of convolutions.
     """
 

@@ -31,7 +31,7 @@ def _pair(in_channels: int, out_channels: int) -> nn.Sequential:
     note="the default: additive skips, most of the width at low resolution",
 )
 class FastUNet(nn.Module):
-    """Small U-Net with additive skips; it predicts a correction that starts at zero.
+    """Small U-Net with additive skips, which predicts a correction that is initially zero.
 
     (B, C, H, W) in, (B, C, H, W) out; H and W multiples of 2^(levels-1); no global skip.
 

@@ -1,7 +1,7 @@
 """NAFNet's baseline: a U-Net of small convolutional blocks (Chen et al. 2022).
 
 Written from the paper (arXiv:2204.04676) and the recorded names, shapes and outputs of the
-published AMSNet weights. Parameter names follow those weights. All maps stay in the channels-last
+published AMSNet weights. Parameter names follow those weights. All maps are in channels-last
 layout; the scales beta and gamma of a block are multiplied into the convolutions before them.
 """
 
@@ -34,8 +34,8 @@ class Block(nn.Module):
 
     Args:
         channels: of the map.
-        expand: width of the depthwise convolution, in channels.
-        hidden: width between the two 1 x 1 convolutions, in channels.
+        expand: width of the depthwise convolution, as a multiple of `channels`.
+        hidden: width between the two 1 x 1 convolutions, as a multiple of `channels`.
     """
 
     def __init__(self, channels: int, *, expand: int, hidden: int) -> None:
@@ -68,7 +68,7 @@ class Block(nn.Module):
 
 
 def _scaled(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
-    """Return scale · conv(x), one scale an output channel."""
+    """Return scale · conv(x), with one scale per output channel."""
     bias = None if conv.bias is None else conv.bias * scale.flatten()
     return pointwise(x, conv.weight * scale.view(-1, 1, 1, 1), bias)
 
@@ -83,19 +83,19 @@ def _scaled(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
     note="the baseline block with GELU and channel attention, five levels",
 )
 class NAFNet(nn.Module):
-    """U-Net of NAFNet's baseline blocks with additive skips; adds its input at the end.
+    """U-Net of NAFNet's baseline blocks with additive skips, and a global skip.
 
-    (B, C, H, W) in, (B, C, H, W) out. Sides that are not multiples of 2^levels are continued by
-    zeros inside and cut back.
+    (B, C, H, W) in, (B, C, H, W) out. Sides that are not multiples of 2^levels are padded with
+    zeros, and the output is cropped.
 
     Args:
         channels: C.
-        width: features at full resolution; they double at every level.
-        encoder_blocks: blocks a level on the way down.
-        middle_blocks: blocks at the lowest resolution.
-        decoder_blocks: blocks a level on the way up.
-        expand: width of the depthwise convolution of a block, in widths of its level.
-        hidden: width inside the second half of a block, in widths of its level.
+        width: number of features at full resolution, doubled at every level.
+        encoder_blocks: number of blocks at each level of the encoder.
+        middle_blocks: number of blocks at the lowest resolution.
+        decoder_blocks: number of blocks at each level of the decoder, lowest resolution first.
+        expand: width of a block's depthwise convolution, as a multiple of its level's width.
+        hidden: width inside the second half of a block, as a multiple of its level's width.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The names of backbones, and what is known of each."""
+"""The registry of backbones: names and properties."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What is known of a registered backbone.
+    """The properties of a registered backbone.
 
     Attributes:
-        name: what `create_backbone` is asked for.
+        name: argument for `create_backbone`.
         build: called as build(channels=C, **arguments) -> nn.Module, (B, C, H, W) in and out.
-        size_multiple: height and width must be multiples of this; None where a trial is to tell.
-        global_skip: True when the network adds its input to its output by itself; None where a
-            trial is to tell.
-        blind: True when an output pixel cannot depend on the input pixel at the same place.
-        trains_in_bf16: True when its gradients in bfloat16 are those in float32, but for rounding,
-            so that `fit` may take it on a CPU. Of some convolutions PyTorch makes others there.
-        license: of the code, as an SPDX name.
-        source: the paper that the network comes from.
+        size_multiple: height and width must be multiples of this; None: detected by a trial.
+        global_skip: True if the network adds its input to its output by itself; None: detected by
+            a trial.
+        blind: True if no output pixel depends on the input pixel at the same place.
+        trains_in_bf16: True if its gradients in bfloat16 equal those in float32 up to rounding, so
+            that `fit` may use it on a CPU. For some convolutions PyTorch computes others there.
+        license: of the code, as an SPDX identifier.
+        source: the paper that describes the network.
         note: one line for the table of backbones.
     """
 
@@ -56,8 +56,8 @@ class _Entry:
     """A registered backbone, before its arguments are known.
 
     Attributes:
-        facts: those that hold whatever the arguments.
-        rules: by name, the others as functions of the arguments, defaults filled in.
+        facts: properties that do not depend on the arguments.
+        rules: the others by name, as functions of all arguments, including defaults.
     """
 
     facts: BackboneInfo
@@ -65,12 +65,12 @@ class _Entry:
 
     @classmethod
     def of(cls, **facts: Any) -> _Entry:
-        """Return the entry of facts, each a value of `BackboneInfo` or a rule for it."""
+        """Return the entry for attributes of `BackboneInfo`, each a value or a rule."""
         rules = {name: fact for name, fact in facts.items() if callable(fact) and name != "build"}
         return cls(BackboneInfo(**{k: v for k, v in facts.items() if k not in rules}), rules)
 
     def info(self, given: Mapping[str, object]) -> BackboneInfo:
-        """Return the facts of a network with these arguments."""
+        """Return the properties of a network with these arguments."""
         arguments = _with_defaults(self.facts, given)
         found: dict[str, Any] = {
             name: _follow(rule, self.facts, arguments, given) for name, rule in self.rules.items()
@@ -92,11 +92,12 @@ def register_backbone(
     source: str = "",
     note: str = "",
 ) -> Callable[[Builder], Builder]:
-    """Return a decorator that makes a network class or function available by name.
+    """Return a decorator that registers a network class or function under a name.
 
-    It is called with `channels=C` and the user's arguments, and must return a module that keeps
-    the shape of (B, C, H, W). The other parameters are those of `BackboneInfo`. The first three
-    may be functions of the network's arguments, a dict in which defaults are filled in.
+    The class or function is called with `channels=C` and the user's arguments, and must return a
+    module that keeps the shape of (B, C, H, W). The other parameters are those of `BackboneInfo`;
+    `size_multiple`, `global_skip` and `blind` may be functions of a dict of the network's
+    arguments, including defaults.
 
     Raises:
         SettingError: the name is taken.
@@ -113,7 +114,7 @@ def register_backbone(
 
     def register(build: Builder) -> Builder:
         if not build.__module__.startswith(f"{__package__}."):
-            _load_built_in()  # their names are taken, even where none was used yet
+            _load_built_in()  # so that their names count as taken
         known = _KNOWN.get(name)
         if known is not None and _origin(known.facts.build) != _origin(build):
             raise SettingError(
@@ -133,10 +134,10 @@ def register_backbone(
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
-    """Return the sorted names of the registered backbones that match a shell-style pattern.
+    """Return the sorted names of registered backbones that match a shell-style pattern.
 
-    Those of installed plug-ins are among them. The encoders of timm are not: any of
-    `timm.list_models()` that makes a pyramid of feature maps can be had as "timm:<name>".
+    Installed plug-ins are included. The encoders of timm are not: any model of
+    `timm.list_models()` with a pyramid of feature maps is available as "timm:<name>".
 
     >>> list_backbones("*unet")
     ['fast-unet', 'unet']
@@ -147,11 +148,11 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
 
 def backbone_info(name: str, **arguments: object) -> BackboneInfo:
-    """Return what is known of a backbone made with the given arguments.
+    """Return the properties of a backbone with the given arguments.
 
     Raises:
         UnknownNameError: no backbone has that name; the nearest one is suggested.
-        SettingError: it does not take those arguments.
+        SettingError: it does not accept those arguments.
     """
     return _find(name).info(arguments)
 
@@ -160,10 +161,10 @@ def create_backbone(name: str, *, channels: int = 3, **arguments: object) -> nn.
     """Return a new network for images of `channels` channels, with random weights.
 
     Args:
-        name: one of `list_backbones()`, or "timm:" and the name of an encoder of timm, around
-            which a U-Net is made.
+        name: one of `list_backbones()`, or "timm:" and the name of an encoder of timm, for a U-Net
+            around it.
         channels: C, of input and output.
-        arguments: the network's own, for example `widths` of "fast-unet".
+        arguments: of the network, for example `widths` of "fast-unet".
 
     Raises:
         UnknownNameError: no backbone has that name.
@@ -199,7 +200,7 @@ def _find(name: str) -> _Entry:
 
 
 def _with_defaults(facts: BackboneInfo, given: Mapping[str, object]) -> dict[str, Any]:
-    """Return the arguments of a network, those that are not given at their defaults."""
+    """Return all arguments of a network: those given, and defaults for the others."""
     try:
         signature = inspect.signature(facts.build)
     except ValueError:  # of a class written in C
@@ -222,7 +223,7 @@ def _follow(
     arguments: dict[str, Any],
     given: Mapping[str, object],
 ) -> object:
-    """Return what a rule makes of the arguments; SettingError where those given do not suit it."""
+    """Return the result of a rule; raise SettingError if the given arguments do not suit it."""
     try:
         return rule(arguments)
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
@@ -245,7 +246,7 @@ def _unusable(facts: BackboneInfo, given: Mapping[str, object], error: Exception
 
 
 def _origin(build: Callable[..., nn.Module]) -> tuple[str, str]:
-    """Return what stays the same where a module or a notebook cell is run again."""
+    """Return what stays the same if a module or notebook cell is run again."""
     return build.__module__, getattr(build, "__qualname__", repr(build))
 
 
@@ -259,7 +260,7 @@ def _load_plugins() -> None:
 
 
 def _accept(plugin: object) -> None:
-    """Raise SettingError unless an entry point names what has registered a backbone by now."""
+    """Raise SettingError unless the object of an entry point has registered a backbone."""
     builds = [entry.facts.build for entry in _KNOWN.values()]
     if isinstance(plugin, ModuleType):
         package = plugin.__name__.partition(".")[0]

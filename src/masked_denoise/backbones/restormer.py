@@ -3,10 +3,10 @@
 Written from the paper (arXiv:2111.09881) and the recorded names, shapes and outputs of the
 published AMSNet weights. Parameter names follow those weights.
 
-All maps stay in the channels-last layout. Three things are computed in another order than the
-paper writes them, with the same result: queries and keys are not normalised one by one, their
-small product is; attention and the projection after it are joined into one matrix per image; and
-the weight of a norm is multiplied into the convolution after it.
+All maps are in channels-last layout. Three computations are reordered compared with the paper, with
+the same result: instead of queries and keys, their small product is normalised; attention and the
+projection after it are combined into one matrix per image; and the weight of a norm is multiplied
+into the convolution after it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EPSILON = 1e-5
 
 
 class _Scale(nn.Module):
-    """The weight, and the bias where there is one, of a norm over channels."""
+    """The weight, and optionally the bias, of a norm over channels."""
 
     bias: Tensor | None
 
@@ -38,9 +38,9 @@ class _Scale(nn.Module):
 
 
 class _InverseDeviation(torch.autograd.Function):
-    """1 / sqrt(variance over the last dimension + epsilon), by the kernel of layer_norm.
+    """1 / sqrt(variance over the last dimension + epsilon), computed by the layer_norm kernel.
 
-    On a CPU that is several times faster than `Tensor.var`.
+    On a CPU this is several times faster than `Tensor.var`.
     """
 
     @staticmethod
@@ -119,7 +119,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two 1 x 1 convolutions around a depthwise one, half of whose output gates the other."""
+    """Two 1 x 1 convolutions around a depthwise one, half of whose output gates the other half."""
 
     def __init__(self, channels: int, expansion: float, *, bias: bool) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class FeedForward(nn.Module):
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=bias)
 
     def forward(self, x: Tensor, norm: ChannelNorm) -> Tensor:
-        """Return the map (B, C, H, W) made of norm(x)."""
+        """Return the map (B, C, H, W) computed from norm(x)."""
         gate, value = self.dwconv(norm(x, self.project_in)).chunk(2, 1)
         return pointwise(gelu(gate) * value, self.project_out.weight, self.project_out.bias)
 
@@ -196,18 +196,18 @@ class Upsample(nn.Module):
     note="the AMSNet paper's default: attention across channels, four levels",
 )
 class Restormer(nn.Module):
-    """Four-level encoder and decoder of transformer blocks; adds its input at the end.
+    """Four-level encoder and decoder of transformer blocks, with a global skip.
 
     (B, C, H, W) in, (B, C, H, W) out; H and W multiples of 8.
 
     Args:
         channels: C.
-        dim: width at full resolution; it doubles at every level. A multiple of `heads`[0], and so
-            on for the deeper levels.
-        blocks: transformer blocks of the levels.
-        refinement_blocks: blocks at full resolution after the decoder.
-        heads: attention heads of the levels.
-        expansion: hidden width of the feed-forward part, in widths.
+        dim: width at full resolution, even, doubled at every level. The width of each level must be
+            a multiple of its `heads`.
+        blocks: number of transformer blocks of each level.
+        refinement_blocks: number of blocks at full resolution after the decoder.
+        heads: number of attention heads of each level.
+        expansion: hidden width of the feed-forward part, as a multiple of the level's width.
         bias: whether convolutions have a bias.
         norm_bias: whether norms subtract the mean and have a bias.
     """

@@ -1,4 +1,4 @@
-"""Models that spandrel has loaded, as backbones."""
+"""Models loaded by spandrel, as backbones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import BackboneError, SettingError
 
 
 class ImageModel(Protocol):
-    """What is read of a `spandrel.ImageModelDescriptor`."""
+    """The attributes used of a `spandrel.ImageModelDescriptor`."""
 
     scale: int
     input_channels: int
@@ -27,11 +27,11 @@ Backbone: TypeAlias = "nn.Module | ImageModel"
 
 
 def unwrap(backbone: Backbone, channels: int) -> nn.Module:
-    """Return the network of a spandrel model; any other network as it is.
+    """Return the network of a spandrel model; any other network is returned unchanged.
 
     Args:
-        backbone: a network, or what `spandrel.ModelLoader` returns: a model of scale 1 that takes
-            an image and nothing else.
+        backbone: a network, or a model from `spandrel.ModelLoader`, of scale 1, with an image as
+            its only input.
         channels: C of the images.
 
     Raises:
@@ -41,7 +41,7 @@ def unwrap(backbone: Backbone, channels: int) -> nn.Module:
     """
     if isinstance(backbone, nn.Module):
         return backbone
-    spandrel = sys.modules.get("spandrel")  # who has a model of it has imported it
+    spandrel = sys.modules.get("spandrel")  # imported if there is such a model
     if spandrel is None or not isinstance(backbone, spandrel.ModelBase):
         raise SettingError(
             f"the backbone is a {type(backbone).__name__}; a torch.nn.Module, the name of a "

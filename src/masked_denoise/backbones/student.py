@@ -1,4 +1,4 @@
-"""The student's network: plain convolutions, fast on a CPU, that see over a hundred pixels far."""
+"""The student's network: plain convolutions, fast on a CPU, with a reach of over 100 pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .registry import register_backbone
 
 
 class Block(nn.Module):
-    """x + conv(ReLU(conv(x))), 3 x 3 both; the second begins at zero."""
+    """x + conv(ReLU(conv(x))), both 3 x 3; the second is initialised to zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -40,21 +40,21 @@ def _blocks(count: int, width: int) -> nn.Sequential:
     note="for `distill`: residual blocks from half resolution down, one pass",
 )
 class FastStudent(nn.Module):
-    """U-Net of residual blocks that begins at half resolution; its correction starts at zero.
+    """U-Net of residual blocks from half resolution down; its output is initially zero.
 
     (B, C, H, W) in, (B, C, H, W) out; H and W multiples of 2^levels; no global skip. The image is
-    taken apart into its four phases, so that the top level costs a quarter and sees twice as far.
-    Levels are joined by 2 x 2 convolutions downwards, 1 x 1 convolutions, nearest neighbours and
-    sums upwards.
+    split into its four phases (pixel unshuffle), so that the top level costs a quarter and reaches
+    twice as far. Levels are connected by 2 x 2 convolutions of stride 2 downwards, and by 1 x 1
+    convolutions, nearest-neighbour upsampling and sums upwards.
 
     Args:
         channels: C.
         widths: feature channels at half resolution, a quarter, an eighth, and so on.
-        blocks: residual blocks at each of these levels, on the way down and again on the way up;
-            at the last level there is one way only.
+        blocks: number of residual blocks at each of these levels, in the encoder and again in the
+            decoder; the last level has them once.
 
     Attributes:
-        reach: how many pixels of the image to each side an output pixel may depend on.
+        reach: distance in pixels of the image up to which an output pixel depends on the input.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class FastStudent(nn.Module):
 
 
 def _reach(blocks: Sequence[int]) -> int:
-    """Return how many pixels to each side an output pixel may depend on."""
+    """Return the distance in pixels up to which an output pixel depends on the input."""
     last = len(blocks)
     convolutions = 4  # stem and head, one pixel of half resolution each
     for level, count in enumerate(blocks, start=1):

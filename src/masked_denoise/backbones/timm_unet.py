@@ -1,4 +1,4 @@
-"""A U-Net around any encoder of timm that makes a pyramid of feature maps."""
+"""A U-Net around any encoder of timm with a pyramid of feature maps."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from torch import Tensor, nn
 
 from ..errors import SettingError, UnknownNameError
 
-_LARGEST = 8  # of the decoder's maps, in widths
-_STEPS = (1, 2, 4, 8, 16)  # from one map to the next; the first may have the image's size
+_LARGEST = 8  # largest number of features of the decoder, as a multiple of `width`
+_STEPS = (1, 2, 4, 8, 16)  # reduction from one map to the next; 1 for the first map only
 _WORKS = "for example 'convnext_atto', 'resnet18' or 'efficientnet_lite0'"
 
 
 class TimmUNet(nn.Module):
-    """U-Net whose encoder comes from timm; it predicts a correction that starts at zero.
+    """U-Net with an encoder from timm, which predicts a correction that is initially zero.
 
     (B, C, H, W) in, (B, C, H, W) out; H and W multiples of the encoder's largest reduction; no
-    global skip. Encoders of timm begin at half or a quarter of the resolution: convolutions on the
-    image itself add the maps above. On the way up, maps are added, not concatenated.
+    global skip. Encoders of timm start at half or a quarter of the resolution: convolutions on the
+    image itself add the maps above. The decoder adds skips instead of concatenating them.
 
     Args:
-        encoder: name of a model of timm, with or without a tag of pretrained weights.
+        encoder: name of a timm model, with or without a tag of pretrained weights.
         channels: C.
-        pretrained: take the encoder's weights from the Hub, as timm does.
-        width: features of the decoder at full resolution; they double with every halving, up to
-            eight times the width.
-        out_indices: which maps of the encoder are used, in timm's numbering; None for all. Fewer
-            of them make a smaller network that sees less far.
+        pretrained: download the encoder's weights from the Hub, as timm does.
+        width: number of features of the decoder at full resolution, doubled whenever the resolution
+            is halved, up to eight times the width.
+        out_indices: indices of the encoder's maps to use, as in timm; None for all. Fewer maps make
+            a smaller network with a shorter reach.
 
     Raises:
         UnknownNameError: timm has no such model.
-        SettingError: the encoder makes no pyramid of maps of images of any size.
+        SettingError: the encoder has no pyramid of maps for images of any size.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class TimmUNet(nn.Module):
 
 
 def _conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    """Return a 3 x 3 convolution with an activation, and no norm: it would lose the brightness."""
+    """Return a 3 x 3 convolution with an activation; a norm would lose the brightness."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, stride, padding=1),
         nn.LeakyReLU(0.1, inplace=True),
@@ -107,7 +107,7 @@ def _conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential
 
 
 def find_encoder(name: str) -> dict[str, Any]:
-    """Return what the registry needs to know of the U-Net around an encoder.
+    """Return the registry entry of the U-Net around an encoder.
 
     Raises:
         UnknownNameError: timm has no such model; the nearest are suggested.
@@ -131,13 +131,14 @@ def find_encoder(name: str) -> dict[str, Any]:
 def pyramid(
     encoder: str, out_indices: tuple[int, ...] | None = None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the features of each map of an encoder, and what its sides are divided by.
+    """Return the number of features and the reduction of each map of an encoder.
 
-    They are found by a trial on the "meta" device, which takes neither memory nor arithmetic,
-    where the model can be made there.
+    They are found by a trial on the "meta" device, which needs neither memory nor computation, if
+    the model can be created there.
 
     Raises:
-        SettingError: the model makes no such maps, or not of images of any size.
+        UnknownNameError: timm has no such model.
+        SettingError: the model has no such maps, or not for images of any size.
     """
     _check_name(encoder)
     try:
@@ -149,7 +150,7 @@ def pyramid(
             features, reductions, shapes = _trial(encoder, out_indices, "cpu")
     except SettingError:
         raise
-    except Exception as error:  # models fail in many ways on what they are not made for
+    except Exception as error:  # models fail in many ways on unsuitable input
         raise _no_pyramid(encoder, f"{type(error).__name__}: {error}") from error
     side = reductions[-1]
     needed = [(n, side // r, 2 * side // r) for n, r in zip(features, reductions, strict=True)]
@@ -161,7 +162,7 @@ def pyramid(
 def _trial(
     encoder: str, out_indices: tuple[int, ...] | None, device: str
 ) -> tuple[tuple[int, ...], tuple[int, ...], list[tuple[int, ...]]]:
-    """Return an encoder's features, reductions and the shapes of its maps of a small image."""
+    """Return an encoder's features, reductions, and the shapes of its maps for a small image."""
     with torch.device(device), torch.random.fork_rng(devices=[]), torch.no_grad():
         model = _make_encoder(encoder, 3, out_indices).eval()
         reductions = tuple(model.feature_info.reduction())
@@ -189,12 +190,12 @@ def _make_encoder(
     )
     stage = model.feature_info.get_dicts()[-1].get("stage")
     if stage is not None and isinstance(getattr(model, "blocks", None), nn.Sequential):
-        del model.blocks[stage:]  # efficientnets keep those beyond the last map, and run them
+        del model.blocks[stage:]  # efficientnets would also run those beyond the last map
     return model
 
 
 def _check_name(name: str) -> None:
-    """Raise UnknownNameError unless timm itself has a model of that name."""
+    """Raise UnknownNameError unless timm has a model of that name."""
     known = timm.list_models()
     if name.partition(".")[0] in known:
         return
@@ -206,7 +207,7 @@ def _check_name(name: str) -> None:
 
 
 def _indices(out_indices: Sequence[int] | None) -> tuple[int, ...] | None:
-    """Return indices in a form that can be compared; JSON gives a list."""
+    """Return indices as a tuple, which is hashable; from JSON they come as a list."""
     if out_indices is None:
         return None
     indices = tuple(out_indices)
@@ -218,7 +219,7 @@ def _indices(out_indices: Sequence[int] | None) -> tuple[int, ...] | None:
 
 
 def _statistics(encoder: Any, channels: int) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation that the encoder's images have: (C, 1, 1) each."""
+    """Return mean and standard deviation of the encoder's training images: (C, 1, 1) each."""
     config = getattr(encoder, "pretrained_cfg", None) or {}
     values = []
     for key, default in (("mean", 0.5), ("std", 0.25)):

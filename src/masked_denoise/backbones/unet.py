@@ -1,4 +1,4 @@
-"""The U-Net of the AMSNet paper's Table 4: Ronneberger et al. 2015, in the form of Laine et al."""
+"""The U-Net in Table 4 of the AMSNet paper: Ronneberger et al. 2015, as used by Laine et al."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEAD = 96
 
 
 class Upsample(nn.Module):
-    """Twice the height and width by a 2 x 2 transposed convolution; no activation."""
+    """Upsampling by 2 with a 2 x 2 transposed convolution, without activation."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class UNet(nn.Module):
 
     Args:
         channels: C.
-        width: F, the encoder's width; the decoder has 2F. The published networks have 48 and 128.
+        width: F, the encoder's width; the decoder has 2F. Published networks have 48 or 128.
     """
 
     def __init__(self, channels: int = 3, *, width: int = 48) -> None:

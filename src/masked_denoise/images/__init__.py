@@ -1,4 +1,4 @@
-"""Image files, in and out: PNG, JPEG, TIFF and NPY, at every depth, written whole or not at all."""
+"""Reading and writing of image files: PNG, JPEG, TIFF and NPY, of any bit depth, atomically."""
 
 from .codecs import ImageFile, encode
 from .files import (

@@ -1,6 +1,7 @@
-"""What a PNG, JPEG, TIFF or NPY file holds: `decode` makes an `ImageFile` of it, `encode` bytes.
+"""Decoding of PNG, JPEG, TIFF and NPY files into an `ImageFile`, and encoding into bytes.
 
-Pillow does JPEG and reads PNG of up to 8 bit, numpy does NPY; for the rest see png.py and tiff.py.
+JPEG, and PNG of up to 8 bits, are read by Pillow, JPEG is written by it, and NPY handled by numpy;
+for the rest see png.py and tiff.py.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ Samples: TypeAlias = tuple[Array, "Array | None"]  # pixels and alpha
 
 PIXEL_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
 JPEG_LONGEST_SIDE = 65500
-JPEG_LARGEST_EXIF = 65533 - 6  # bytes of a segment, less what names it
-_XMP_OF_JPEG = b"http://ns.adobe.com/xap/1.0/\0"  # begins the segment that holds it
-_XMP_OF_PNG = "XML:com.adobe.xmp"  # names the text that holds it
-PNG_FINEST = 2**31 - 1  # pixels in a metre; what claims more is no resolution
+JPEG_LARGEST_EXIF = 65533 - 6  # bytes of a segment without its identifier
+_XMP_OF_JPEG = b"http://ns.adobe.com/xap/1.0/\0"  # identifier of its segment
+_XMP_OF_PNG = "XML:com.adobe.xmp"  # keyword of its text chunk
+PNG_FINEST = 2**31 - 1  # pixels per metre; higher values are no valid resolution
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"\xff\xd8\xff": "jpeg",
@@ -43,26 +44,33 @@ _SIGNATURES = {
 _PNG_COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 _ORIENTATION = 0x0112
 _SIZES = (0x0100, 0x0101)  # tags of width and height
-_EXIF_TABLE = 0x8769  # tag of where the table of the camera's tags begins
-_SIZES_OF_EXIF = (0xA002, 0xA003)  # the same in that table
+_EXIF_TABLE = 0x8769  # tag with the offset of the table of EXIF tags
+_SIZES_OF_EXIF = (0xA002, 0xA003)  # tags of width and height in that table
 _USE_PNG = "write .png (--format png)"
 _USE_TIFF = "write .tif (--format tiff)"
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """The contents of one image file, in the stored type and scale and the right way up.
-
-    `pixels` is (H, W) or (H, W, C) without alpha; `alpha` is (H, W) of the same type, or None.
-    `icc_profile`, `exif` and `xmp` are the file's bytes (EXIF without thumbnail, and in both the
-    orientation 1), `dpi` is (horizontal, vertical). `native` holds what only the same format can
-    take back: colour chunks and texts of PNG; the comment of JPEG; text tags, resolution,
-    compression and extra channels of TIFF.
+    """The contents of one image file, in the stored dtype and scale, turned upright.
 
     Use `dataclasses.replace(image, pixels=clean)` to give a result the metadata of its source.
 
-    Raises `SizeError` for shapes and `PixelError` for types other than 8- and 16-bit unsigned
-    integers and 16-, 32- and 64-bit floats.
+    Attributes:
+        pixels: (H, W) or (H, W, C) without alpha; unsigned integers of 8 or 16 bits, or floats of
+            16, 32 or 64 bits.
+        alpha: (H, W) of the same dtype, or None.
+        format: "png", "jpeg", "tiff" or "npy".
+        icc_profile, exif, xmp: the file's bytes; EXIF has no thumbnail, and EXIF and XMP have the
+            orientation 1.
+        dpi: (horizontal, vertical).
+        native: metadata that only the same format can store: colour chunks and texts of PNG; the
+            comment of JPEG; text tags, resolution, compression and extra channels of TIFF.
+        path: of the file.
+
+    Raises:
+        SizeError: the shape is not one of these.
+        PixelError: the dtype is not one of these.
 
     >>> ImageFile(np.zeros((2, 3, 3), np.uint16)).pixels.shape
     (2, 3, 3)
@@ -93,10 +101,12 @@ class ImageFile:
 
 
 def decode(path: Path) -> ImageFile:
-    """Return the contents of a file; its first bytes, not its name, say what kind it is.
+    """Return the contents of a file, whose format is detected from its first bytes.
 
-    Raises `ImageReadError` for what is not supported, and whatever the library in charge raises
-    for damaged files (`read_image` turns that into an `ImageReadError` that names the file).
+    Raises:
+        ImageReadError: the file is empty or not supported.
+        Exception: any error of the decoding library for damaged files; `read_image` converts it to
+            an `ImageReadError` that names the file.
     """
     with open(path, "rb") as file:
         start = file.read(8)
@@ -109,9 +119,15 @@ def decode(path: Path) -> ImageFile:
 
 
 def encode(image: ImageFile, kind: str, quality: int = 95) -> bytes:
-    """Return the file of format `kind` that holds `image`; `quality` (1 to 100) is JPEG's.
+    """Return the bytes of a file with the image.
 
-    Raises `SettingError` where the format cannot hold the pixels, their type or the alpha channel.
+    Args:
+        image: to encode.
+        kind: "png", "jpeg", "tiff" or "npy".
+        quality: of JPEG, 1 to 100.
+
+    Raises:
+        SettingError: the format cannot store the pixels, their dtype or the alpha channel.
     """
     pixels = image.pixels[..., 0] if image.pixels.shape[2:] == (1,) else image.pixels
     dtype, colours = pixels.dtype.name, pixels.shape[2] if pixels.ndim == 3 else 1
@@ -139,7 +155,7 @@ def encode(image: ImageFile, kind: str, quality: int = 95) -> bytes:
 
 
 def _upright(array: Array, orientation: int) -> Array:
-    """Return (H, W, ...) pixels turned as EXIF orientation 1 to 8 asks, in native byte order."""
+    """Return pixels (H, W, ...) turned upright from EXIF orientation 1 to 8, in native bytes."""
     if orientation in (5, 7):
         array = array.swapaxes(0, 1)
     turns = {3: 2, 6: -1, 7: 2, 8: 1}.get(orientation, 0)
@@ -150,10 +166,10 @@ def _upright(array: Array, orientation: int) -> Array:
 
 
 def _upright_exif(exif: bytes | None) -> bytes | None:
-    """Return EXIF with orientation 1 and no thumbnail (it shows the noisy image), else as it was.
+    """Return EXIF with orientation 1, without the thumbnail, which shows the noisy image.
 
-    The sizes in it change places where the picture was lying. Patched in place, because makers'
-    notes hold offsets; None where it is damaged.
+    Width and height are exchanged if the picture was stored sideways. The bytes are patched in
+    place, because maker notes contain offsets. None if the EXIF is damaged.
     """
     if not exif:
         return None
@@ -165,7 +181,7 @@ def _upright_exif(exif: bytes | None) -> bytes | None:
         return int(struct.unpack_from(f"{order}{kind}", data, at)[0])
 
     def entries(table: int) -> dict[int, int]:
-        """Return where the entry of each tag begins: 12 bytes of tag, type, count and value."""
+        """Return the offset of each tag's entry: 12 bytes of tag, type, count and value."""
         starts = range(table + 2, table + 2 + 12 * read("H", table), 12)
         return {read("H", entry): entry for entry in starts}
 
@@ -193,7 +209,7 @@ def _upright_exif(exif: bytes | None) -> bytes | None:
 
 
 def _upright_xmp(xmp: bytes | None) -> bytes | None:
-    """Return XMP in UTF-8, with orientation 1, whether that is an attribute or an element."""
+    """Return XMP in UTF-8, with orientation 1 in attributes and elements."""
     if not xmp:
         return None
     if xmp[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -202,7 +218,7 @@ def _upright_xmp(xmp: bytes | None) -> bytes | None:
 
 
 def _image_file(pixels: Array, alpha: Array | None, orientation: int, **meta: Any) -> ImageFile:
-    """Return the picture the right way up; what is not an orientation counts as none."""
+    """Return the picture turned upright; an invalid orientation is ignored."""
     orientation = orientation if orientation in range(1, 9) else 1
     if orientation >= 5 and meta["dpi"]:
         meta["dpi"] = meta["dpi"][::-1]
@@ -212,7 +228,7 @@ def _image_file(pixels: Array, alpha: Array | None, orientation: int, **meta: An
 
 
 def _with_pillow(picture: Image, samples: Samples, **meta: Any) -> ImageFile:
-    """Return `samples` (pixels, alpha) with the metadata that Pillow found in the loaded file."""
+    """Return `samples` (pixels, alpha) with the metadata that Pillow has read."""
     return _image_file(
         *samples,
         orientation=_orientation(picture),
@@ -225,7 +241,7 @@ def _with_pillow(picture: Image, samples: Samples, **meta: Any) -> ImageFile:
 
 
 def _orientation(picture: Image) -> int:
-    """Return the orientation that a loaded file tells; 1 where what tells it is damaged."""
+    """Return the EXIF orientation of a loaded file; 1 if its EXIF is damaged."""
     try:
         return int(picture.getexif().get(_ORIENTATION, 1))
     except (SyntaxError, ValueError, TypeError):
@@ -233,7 +249,7 @@ def _orientation(picture: Image) -> int:
 
 
 def _xmp_of(picture: Image) -> bytes | None:
-    """Return the XMP of a loaded PNG or JPEG; what is beyond 64 kB in a JPEG is not read."""
+    """Return the XMP of a loaded PNG or JPEG, without the part of a JPEG beyond 64 kB."""
     text = picture.info.get(_XMP_OF_PNG)
     if isinstance(text, str):
         return text.encode()
@@ -243,7 +259,7 @@ def _xmp_of(picture: Image) -> bytes | None:
 
 
 def _pillow_samples(picture: Image) -> Samples:
-    """Return pixels and alpha of a loaded picture; palettes become colours, 1 bit becomes 8."""
+    """Return pixels and alpha of a loaded picture; palettes become RGB, 1 bit becomes 8."""
     if picture.mode in ("1", "L", "LA"):
         picture = picture.convert("LA" if picture.has_transparency_data else "L")
     elif picture.mode in ("P", "RGB", "RGBA"):
@@ -293,14 +309,14 @@ def _encode_jpeg(image: ImageFile, pixels: Array, quality: int) -> bytes:
     if not image.xmp:
         return data
     body = _XMP_OF_JPEG + image.xmp
-    if len(body) > 65533:  # a segment holds no more: it is left out
+    if len(body) > 65533:  # more than fits into a segment: it is omitted
         return data
     end = _end_of_head(data)
     return data[:end] + struct.pack(">2sH", b"\xff\xe1", len(body) + 2) + body + data[end:]
 
 
 def _end_of_head(data: bytes) -> int:
-    """Return where the first segments of a JPEG end: its JFIF header and EXIF, as far as there."""
+    """Return the offset in a JPEG after its JFIF header and EXIF, if it has them."""
     end = 2
     while data[end : end + 2] in (b"\xff\xe0", b"\xff\xe1"):
         end += 2 + struct.unpack_from(">H", data, end + 2)[0]
@@ -326,9 +342,9 @@ def _decode_png(path: Path) -> ImageFile:
 
 
 def _texts_of(picture: Image) -> dict[str, str]:
-    """Return the texts of a loaded PNG by keyword, but for those that hold EXIF, XMP and the like.
+    """Return the texts of a loaded PNG by keyword, without those with EXIF, XMP and the like.
 
-    The latter may say how the picture was turned before it was made upright.
+    Those may contain the orientation, which no longer applies to the upright picture.
     """
     texts: Mapping[str, str] = getattr(picture, "text", {})
     return {
@@ -339,7 +355,7 @@ def _texts_of(picture: Image) -> dict[str, str]:
 
 
 def _deep_samples(chunks: Mapping[bytes, bytes]) -> Samples:
-    """Return pixels and alpha of a 16-bit PNG, the alpha made of its transparent colour if any."""
+    """Return pixels and alpha of a 16-bit PNG; a transparent colour becomes alpha."""
     array = png.read_samples16(chunks)
     colours = 1 if array.shape[2] < 3 else 3
     pixels = array[..., 0] if colours == 1 else array[..., :3]
@@ -383,7 +399,7 @@ def _encode_tiff(image: ImageFile, pixels: Array) -> bytes:
 
 
 def _decode_npy(path: Path) -> ImageFile:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a false size costs nothing
+    array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a wrong size costs nothing
     if array.ndim == 3 and array.shape[2] > max(4, array.shape[0]):
         raise ImageReadError(
             f"an array of shape {array.shape}, which looks like (C, H, W) or a stack; "

@@ -1,4 +1,4 @@
-"""Image files: which there are, what they hold, and where results go without harming anything."""
+"""Image files: finding, reading and writing them, and safe output paths for results."""
 
 from __future__ import annotations
 
@@ -34,19 +34,20 @@ OTHER_SUFFIXES = (
     ".ppm", ".pgm", ".tga", ".psd", ".pdf", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2",
     ".pef", ".czi", ".lif", ".nd2",
 )  # fmt: skip
-"""Of images that are not read."""
+"""Suffixes of image formats that are not supported."""
 
 
 def read_image(path: str | Path) -> ImageFile:
-    """Return the pixels of a PNG, JPEG, TIFF or NPY file with what its copy should keep.
+    """Return the pixels of a PNG, JPEG, TIFF or NPY file, with the metadata that a copy keeps.
 
-    Pixels keep the stored type and scale: uint8 and uint16 (PNG, JPEG, TIFF), floats (TIFF, NPY).
-    They are turned the right way up where the file carries an orientation; palettes become
-    colours and 1-bit pictures 8-bit grey. ICC profile, EXIF, XMP and resolution are kept, comments
-    are not.
+    Pixels keep the stored dtype and scale: uint8 and uint16 (PNG, TIFF, NPY; JPEG has uint8),
+    floats (TIFF, NPY). They are turned upright if the file has an orientation; palettes become RGB,
+    and 1-bit pictures 8-bit grey. ICC profile, EXIF (of PNG and JPEG), XMP, resolution and texts
+    are kept.
 
-    Raises `ImageReadError`, naming the file, where it is missing, damaged, cut off, absurdly large
-    (see `PIL.Image.MAX_IMAGE_PIXELS`) or of a kind that is not supported.
+    Raises:
+        ImageReadError: the file is missing, damaged, truncated, absurdly large (see
+            `PIL.Image.MAX_IMAGE_PIXELS`) or not supported; the message names it.
     """
     path = Path(path)
     try:
@@ -67,15 +68,21 @@ def read_image(path: str | Path) -> ImageFile:
 
 
 def write_image(path: str | Path, image: ImageFile, *, quality: int = 95) -> None:
-    """Write `image` in the format that the suffix of `path` names, whole or not at all.
+    """Write an image in the format given by the suffix of `path`, completely or not at all.
 
-    The depth is that of `image.pixels`; alpha, ICC profile, resolution and EXIF (PNG, JPEG) go
-    along; NPY holds pixels only. `quality` is JPEG's, 1 to 100, colour at full resolution. Missing
-    folders are made. The file appears under its name when it is complete and on the disk; until
-    then, and whenever that fails, an older file of that name stays as it was.
+    Alpha, ICC profile, resolution, XMP and EXIF (PNG, JPEG) are written, too; NPY stores pixels
+    only. Missing folders are created. The file appears under its name once it is complete and on
+    the disk; until then, and if writing fails, an older file of that name remains.
 
-    Raises `SettingError` where the format cannot hold the image (a float TIFF as PNG, 16 bits or
-    alpha as JPEG) and `ImageWriteError`, with the reason, where the file cannot be written.
+    Args:
+        path: of the file, with a suffix of `SUFFIXES`.
+        image: to write, with the bit depth of its pixels.
+        quality: of JPEG, 1 to 100; colour is stored at full resolution.
+
+    Raises:
+        SettingError: the suffix is not known, or the format cannot store the image (floats as PNG,
+            16 bits or alpha as JPEG).
+        ImageWriteError: the file cannot be written; the message has the reason.
     """
     path = Path(path)
     kind = SUFFIXES.get(path.suffix.lower())
@@ -99,12 +106,17 @@ def find_images(
 ) -> list[tuple[Path, Path]]:
     """Return (file, root) for every image in the given files and folders, each file once.
 
-    `root` is the folder that was given, or the folder of a file that was given: `output_path`
-    keeps what lies between the two. Files of a folder are sorted; names that begin with a dot and
-    suffixes other than those of `SUFFIXES` (in any case) are passed over.
+    `root` is the given folder, or the folder of a given file: `output_path` keeps the sub-folders
+    between root and file. In folders, files are sorted, and names that begin with a dot or have a
+    suffix not in `SUFFIXES` (in any case) are skipped.
 
-    Raises `ImageReadError` for a path that does not exist or a folder that cannot be listed, and
-    `DataError` where there is no image at all.
+    Args:
+        inputs: a file or folder, or several.
+        recursive: whether to search sub-folders, too.
+
+    Raises:
+        ImageReadError: a path does not exist, or a folder cannot be listed.
+        DataError: there is no image at all.
     """
     paths = [Path(given) for given in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     found: dict[Path, tuple[Path, Path]] = {}
@@ -124,7 +136,7 @@ def find_images(
 
 
 def other_images(inputs: Iterable[str | Path]) -> list[Path]:
-    """Return the images in the given folders that `find_images` passes over, of other formats."""
+    """Return the images in the given folders whose formats are not supported."""
     return [
         file
         for given in inputs
@@ -154,13 +166,21 @@ def output_path(
     suffix: str = "",
     format: str | None = None,
 ) -> Path:
-    """Return where the result of `source` goes: its place under `root`, moved to under `folder`.
+    """Return the path of the result for `source`, in the same sub-folder of `folder` as of `root`.
 
-    `suffix` is added to the name. The format stays, except that JPEG becomes PNG; `format` ("png",
-    "jpeg", "tiff" or "npy") decides otherwise. Touches no file.
+    No file is accessed.
 
-    Raises `UnknownNameError` for an unknown format and `SettingError` where `source` is not under
-    `root`, or has an unknown suffix and no `format` is given.
+    Args:
+        source: path of the input, under `root`.
+        root: folder of the input.
+        folder: folder of the results.
+        suffix: added to the stem of the name.
+        format: "png", "jpeg", "tiff" or "npy"; default: that of the source, but PNG for JPEG.
+
+    Raises:
+        UnknownNameError: the format is not known.
+        SettingError: `source` is not under `root`, `suffix` cannot be part of a file name, or the
+            suffix of `source` is unknown and no `format` is given.
 
     >>> output_path("in/cats/tom.JPG", "in", "out", suffix="_clean").as_posix()
     'out/cats/tom_clean.png'
@@ -200,9 +220,10 @@ def output_paths(
     suffix: str = "",
     format: str | None = None,
 ) -> list[Path]:
-    """Return the `output_path` of every (file, root) that `find_images` found, all different.
+    """Return the `output_path` for every (file, root) of `find_images`, all different.
 
-    Raises `SettingError` where two results would go to one file, or a result onto an input.
+    Raises:
+        SettingError: two results would have the same path, or a result would replace an input.
     """
 
     def place_of(path: Path) -> str:
@@ -229,7 +250,7 @@ def output_paths(
 
 
 def _ignores_case(path: Path) -> bool:
-    """Return whether names that differ in case only are one file where `path` lies or will lie."""
+    """Return whether the file system of `path` ignores case in names."""
     folder = next((one for one in path.absolute().parents if one.exists()), path)
     return _folder_ignores_case(folder)
 
@@ -237,7 +258,7 @@ def _ignores_case(path: Path) -> bool:
 @functools.lru_cache(maxsize=256)
 def _folder_ignores_case(folder: Path) -> bool:
     other = folder.with_name(folder.name.swapcase()) if folder.name else folder
-    if other == folder:  # no letter in it, or as Windows compares
+    if other == folder:  # no letters in it, or compared without case, as on Windows
         return sys.platform in ("win32", "darwin")
     try:
         return other.samefile(folder)

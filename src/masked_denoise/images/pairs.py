@@ -1,4 +1,4 @@
-"""Which noisy and clean files belong together: names that differ in _real, _mean and the like."""
+"""Pairing of noisy and clean files, whose names differ in endings such as _real and _mean."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CLEAN_ROLE = re.compile(r"_(mean|clean|gt)$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its clean reference; `name` is its place below the folder that was given."""
+    """A picture and its clean reference; `name` is its path relative to the given folder."""
 
     name: str
     image: Path
@@ -25,7 +25,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The pairs, and the files of either side that have no partner."""
+    """The pairs, and the files on both sides without a partner."""
 
     pairs: tuple[Pair, ...]
     unpaired_images: tuple[Path, ...]
@@ -33,7 +33,7 @@ class Pairing:
 
 
 def pair_name(path: str | Path) -> str:
-    """Return the stem by which files pair: without _real, _mean, _noisy, _clean, _gt, _denoised.
+    """Return the stem that files of a pair share, without _real, _mean, _noisy, _clean and so on.
 
     >>> pair_name("photos/cat_real.JPG"), pair_name("truth/cat_mean.png")
     ('cat', 'cat')
@@ -43,13 +43,13 @@ def pair_name(path: str | Path) -> str:
 
 
 def find_pairs(images: str | Path, clean: str | Path) -> Pairing:
-    """Return which files of two folders belong together (see `pair_files`).
+    """Return the pairs of files in two folders, see `pair_files`.
 
-    Two files, instead of folders, are a pair whatever they are called.
+    Two files, instead of folders, form a pair whatever their names.
 
     Raises:
         ImageReadError: a path does not exist.
-        DataError: a folder has no images, or there is no pair.
+        DataError: a folder has no images, there is no pair, or a picture has two clean ones.
     """
     images, clean = Path(images), Path(clean)
     if images.is_file() and clean.is_file():
@@ -69,11 +69,11 @@ def find_pairs(images: str | Path, clean: str | Path) -> Pairing:
 
 
 def pair_files(images: Sequence[tuple[Path, Path]], clean: Sequence[tuple[Path, Path]]) -> Pairing:
-    """Return which of the (file, root) found belong together: those of equal `pair_name`.
+    """Return the pairs among (file, root) of both sides: files with equal `pair_name`.
 
-    Where both sides have sub-folders, these must be equal, too. Where noisy and clean files share a
+    If both sides have sub-folders, these must be equal, too. If noisy and clean files share a
     folder, those ending in _mean, _clean or _gt are the clean ones. A clean picture may have
-    several partners.
+    several noisy partners.
 
     Raises:
         DataError: a picture has two clean ones.
@@ -99,7 +99,7 @@ def pair_files(images: Sequence[tuple[Path, Path]], clean: Sequence[tuple[Path, 
 
 
 def _clean_one(files: list[Path]) -> Path | None:
-    """Return the clean picture among files of one name; raise where two would do."""
+    """Return the clean picture among files of one `pair_name`, or None; DataError for several."""
     if len(files) > 1:
         files = [file for file in files if _CLEAN_ROLE.search(file.stem)] or files
     if len(files) > 1:

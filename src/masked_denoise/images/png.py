@@ -1,7 +1,7 @@
-"""PNG as the standard stores it: checked chunks, a reader for 16 bit, a writer for 8 and 16 bit.
+"""PNG at the level of chunks: a reader for 16 bits, and a writer for 8 and 16 bits.
 
-Pillow cuts 16-bit colour to 8 bit and cannot write it. Terms and section numbers are those of the
-PNG specification, third edition (https://www.w3.org/TR/png-3/).
+Pillow reduces 16-bit colour to 8 bits and cannot write it. Terms and section numbers are those of
+the PNG specification, third edition (https://www.w3.org/TR/png-3/).
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_chunks(data: bytes) -> dict[bytes, bytes]:
-    """Return the bodies of a PNG's chunks by name, the parts of IDAT joined.
+    """Return the bodies of a PNG's chunks by name, with the IDAT chunks joined.
 
-    Raises `ImageReadError` for a wrong checksum and for a file that ends before its last chunk.
+    Raises:
+        ImageReadError: a checksum is wrong, or the file ends before its last chunk.
     """
     chunks: dict[bytes, bytes] = {}
     pixels = []
@@ -56,9 +57,11 @@ def read_chunks(data: bytes) -> dict[bytes, bytes]:
 
 
 def read_samples16(chunks: Mapping[bytes, bytes]) -> Array:
-    """Return the samples of a 16-bit PNG as they are stored: uint16 (H, W, C), C from 1 to 4.
+    """Return the samples of a 16-bit PNG as stored: uint16 (H, W, C), C from 1 to 4.
 
-    Raises `ImageReadError` where there are too few pixels and `zlib.error` where they are damaged.
+    Raises:
+        ImageReadError: there are too few pixels, or a filter type is invalid.
+        zlib.error: the compressed pixels are damaged.
     """
     width, height, _, kind, *_, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     channels = {0: 1, 4: 2, 2: 3, 6: 4}[kind]
@@ -78,11 +81,11 @@ def read_samples16(chunks: Mapping[bytes, bytes]) -> Array:
 
 
 def _unfilter(lines: Array, pixels: Array, band: int = 1024) -> None:
-    """Put what the filtered `lines`, uint8 (H, 1 + W * step), hold into `pixels` (H, W, step).
+    """Restore filtered `lines`, uint8 (H, 1 + W * step), into `pixels` (H, W, step).
 
-    A byte needs those to its left (a), above it (b) and left above (c), so that all bytes of an
-    antidiagonal can be restored at once: `skewed[t]` is the pixels (y, t - y) of a band of rows.
-    Filters Sub and Up are Paeth (section 9.4) with b = c = 0 and a = c = 0.
+    A byte depends on those to its left (a), above (b) and above left (c), so that all bytes of an
+    antidiagonal can be restored at once: `skewed[t]` holds the pixels (y, t - y) of a band of rows.
+    The filters Sub and Up are Paeth (section 9.4) with b = c = 0 and with a = c = 0.
     """
     height, width, step = pixels.shape
     above = np.zeros((width + min(band, height) + 1, step), np.int16)
@@ -95,12 +98,12 @@ def _unfilter(lines: Array, pixels: Array, band: int = 1024) -> None:
         use_a, use_b, use_c = (
             -np.isin(kind, k).astype(np.int16) for k in ((1, 3, 4), (2, 3, 4), 4)
         )
-        wide = np.zeros((rows, width + 2 * rows, step), np.uint8)  # zeros stand left of the picture
+        wide = np.zeros((rows, width + 2 * rows, step), np.uint8)  # zeros left of the picture
         wide[:, rows : rows + width] = part[:, 1:].reshape(rows, width, step)
         skewed = np.lib.stride_tricks.as_strided(
             wide[0, rows:], (width + rows - 1, rows, step), (step, wide.strides[0] - step, 1)
         )
-        last, before = np.zeros((2, rows + 1, step), np.int16)  # the two antidiagonals done before
+        last, before = np.zeros((2, rows + 1, step), np.int16)  # the previous two antidiagonals
         last[0] = above[0]
         for t, diagonal in enumerate(skewed):
             a, b, c = last[1:] & use_a, last[:-1] & use_b, before[:-1] & use_c
@@ -114,7 +117,7 @@ def _unfilter(lines: Array, pixels: Array, band: int = 1024) -> None:
 
 
 def _paeth(a: Array, b: Array, c: Array) -> Array:
-    """Return whichever of a, b, c (int16) is nearest to a + b - c, the first of equals."""
+    """Return the one of a, b, c (int16) nearest to a + b - c, the first of equally near ones."""
     to_a, to_b = b - c, a - c
     to_c = np.abs(to_a + to_b)
     to_a, to_b = np.abs(to_a), np.abs(to_b)
@@ -124,7 +127,9 @@ def _paeth(a: Array, b: Array, c: Array) -> Array:
 def write_samples(samples: Array, chunks: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
     """Return a PNG file of `samples`, uint8 or uint16 (H, W, C): grey, grey + alpha, RGB or RGBA.
 
-    `chunks` are (name, body) pairs that stand between the header and the pixels.
+    Args:
+        samples: as above.
+        chunks: (name, body) pairs to write between the header and the pixels.
 
     >>> list(read_chunks(write_samples(np.zeros((2, 3, 3), np.uint16))))
     [b'IHDR', b'IDAT', b'IEND']
@@ -143,9 +148,12 @@ def write_samples(samples: Array, chunks: Sequence[tuple[bytes, bytes]] = ()) ->
 
 
 def _pack(rows: Array, step: int, block: int = 64) -> Iterator[bytes]:
-    """Yield the compressed pixels, every row in the filter that leaves the smallest differences.
+    """Yield the compressed pixels, each row with the filter of the smallest sum of differences.
 
-    `rows` is (H, bytes of a row), `step` the bytes of a pixel (PNG standard, section 9).
+    Args:
+        rows: uint8 (H, bytes per row).
+        step: bytes per pixel (PNG specification, section 9).
+        block: rows per call of the compressor.
     """
     packer = zlib.compressobj(6, strategy=zlib.Z_FILTERED)
     padded = np.pad(rows, ((1, 0), (step, 0)))

@@ -1,8 +1,8 @@
-"""One TIFF page as pixels, alpha and the tags worth keeping, read and written with tifffile.
+"""TIFF files of one page: pixels, alpha and the tags to keep, read and written by tifffile.
 
-tifffile alone undoes no, Deflate, LZMA and PackBits compression. For the others Pillow (libtiff)
-reads what it can read exactly: 8-bit pictures, and 16-bit or float grey. With the package
-imagecodecs installed tifffile reads them all.
+By itself, tifffile reads uncompressed files and Deflate, LZMA and PackBits compression. For other
+compressions Pillow (libtiff) is used where it is exact: for 8-bit pictures, and 16-bit or float
+grey. With the package imagecodecs installed, tifffile reads them all. YCbCr is left to Pillow.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _ICC_PROFILE = (
 )
 _XMP = 700
 _PLAIN_COMPRESSIONS = (1, 8, 32773, 32946, 34925)
-_ALPHA_KINDS = (1, 2)  # colours multiplied by alpha, and not
+_ALPHA_KINDS = (1, 2)  # colours multiplied by alpha, or not
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 _PER_INCH = {2: 1.0, 3: 2.54}
 
@@ -37,10 +37,13 @@ _PER_INCH = {2: 1.0, 3: 2.54}
 def read_page(path: Path) -> tuple[Array, Array | None, dict[str, Any]]:
     """Return pixels, alpha (or None) and `orientation`, `icc_profile`, `xmp`, `dpi` and `native`.
 
-    0 is black in the pixels whatever the file says; palettes become colours, 1 bit becomes 8;
-    planes (C, H, W) become (H, W, C). `native` is what `write_page` takes to keep text tags, the
-    resolution, the kind of extra channels and whether the file is compressed.
-    Raises `ImageReadError` for several pages, cut-off files and colours other than grey and RGB.
+    In the pixels 0 is always black; palettes become RGB, 1 bit becomes 8, and planes (C, H, W)
+    become (H, W, C). `native` is for `write_page`, to keep text tags, the resolution, the kind of
+    extra channels, and whether the file is compressed.
+
+    Raises:
+        ImageReadError: the file has several pages, is truncated, or has colours other than grey,
+            RGB, palette and YCbCr.
     """
     import tifffile
 
@@ -60,7 +63,7 @@ def read_page(path: Path) -> tuple[Array, Array | None, dict[str, Any]]:
         codecs = importlib.util.find_spec("imagecodecs") is not None
         if page.photometric.name != "YCBCR" and (plain or codecs):
             pixels, alpha, native = _samples(page)
-        else:  # Pillow turns the picture by itself
+        else:  # Pillow turns the picture upright by itself
             pixels, alpha = _samples_from_pillow(path, page)
             native = {}
             resolution = resolution[::-1] if orientation in _SIDEWAYS else resolution
@@ -81,7 +84,7 @@ def read_page(path: Path) -> tuple[Array, Array | None, dict[str, Any]]:
 
 
 def _check(page: Any, file_size: int) -> None:
-    """Raise for a page that is absurdly large, cut off, or not a grey or RGB picture."""
+    """Raise an error for a page that is absurdly large, truncated, or in unsupported colours."""
     from PIL import Image
 
     area = page.imagewidth * page.imagelength
@@ -101,7 +104,7 @@ def _check(page: Any, file_size: int) -> None:
 
 
 def _samples(page: Any) -> tuple[Array, Array | None, dict[str, Any]]:
-    """Return pixels, alpha and the kind of colours and extra channels, decoded by tifffile."""
+    """Return pixels, alpha, and `native` for colours and extra channels, decoded by tifffile."""
     array = page.asarray()
     if page.axes == "SYX":
         array = np.moveaxis(array, 0, -1)
@@ -123,7 +126,7 @@ def _samples(page: Any) -> tuple[Array, Array | None, dict[str, Any]]:
 
 
 def _samples_from_pillow(path: Path, page: Any) -> tuple[Array, Array | None]:
-    """Return pixels and alpha of a page whose compression tifffile alone cannot undo."""
+    """Return pixels and alpha of a page that tifffile alone cannot decode."""
     from PIL import Image
 
     name = getattr(page.compression, "name", page.compression)
@@ -155,7 +158,7 @@ def write_page(
     dpi: tuple[float, float] | None,
     native: Mapping[str, Any],
 ) -> bytes:
-    """Return a TIFF file of one page: (H, W) or (H, W, C) of any type, with or without alpha."""
+    """Return a TIFF file of one page: (H, W) or (H, W, C) of any dtype, with or without alpha."""
     import tifffile
 
     planes = np.dstack([pixels] if alpha is None else [pixels, alpha])
