@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import PixelError, SettingError, SizeError, unknown_name
-from .values import DIM
+from .values import DIM, off_unit_scale
 
 ImageLike = Tensor | npt.NDArray[Any]
 Window = Literal["uniform", "gaussian"]
@@ -188,7 +188,7 @@ def _warn_of_scale(x: Tensor, stored: ImageLike) -> None:
         return
     mean, top = float(x.mean()), float(x.max())
     if dtype.startswith(("float", "bfloat")):
-        if not -0.25 <= mean <= 1.25:
+        if off_unit_scale(mean, mean):
             told = (
                 f"floats from {float(x.min()):.6g} to {top:.6g} are taken to be on the 0..1 scale"
             )

@@ -23,7 +23,7 @@ from .errors import DataError, PixelError, SettingError
 from .noise_advice import CORRELATION_LIMIT, advise
 from .noise_report import LAGS, ChannelNoise, NoiseReport, main_channel, plot_noise
 from .sharpness import sharpness
-from .values import DIM, ValueRange, to_batch
+from .values import DIM, ValueRange, off_unit_scale, to_batch
 
 Floats = NDArray[np.float32]
 AnyFloats = NDArray[np.floating[Any]]
@@ -160,21 +160,16 @@ def _white(planes: Floats, *, deep: bool) -> float:
         deep: whether they were integers of more than 8 bits.
     """
     low, high, mean = float(planes.min()), float(planes.max()), float(planes.mean())
-    if _leaves(mean, mean) and high > low:
+    if off_unit_scale(mean, mean) and high > low:
         return high - low
     return high if deep and 0 < high <= DIM else 1.0
-
-
-def _leaves(darkest: float, brightest: float) -> bool:
-    """Return whether the lowest or the highest of some means is far outside [0, 1]."""
-    return darkest < -0.25 or brightest > 1.25
 
 
 def _span(measured: list[_Measured]) -> ValueRange:
     """Return (0, 1), or the range of all values if means of patches are far outside [0, 1]."""
     means = np.concatenate([one.mean[:, : one.channels].ravel() for one in measured])
     low, high = min(one.low for one in measured), max(one.high for one in measured)
-    outside = _leaves(float(means.min()), float(means.max()))
+    outside = off_unit_scale(float(means.min()), float(means.max()))
     return (low, high) if outside and high > low else (0.0, 1.0)
 
 

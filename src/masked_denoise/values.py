@@ -232,10 +232,15 @@ def check_finite(batch: Tensor) -> None:
     )
 
 
+def off_unit_scale(darkest: float, brightest: float) -> bool:
+    """Return whether the means of pictures are far outside the scale from 0 to 1."""
+    return not -0.25 <= darkest <= brightest <= 1.25
+
+
 def warn_off_scale(batch: Tensor) -> None:
     """Warn if floats without a value range cannot be on the 0..1 scale."""
     mean = float(batch.mean()) if batch.numel() else 0.0
-    if not -0.25 <= mean <= 1.25:
+    if off_unit_scale(mean, mean):
         low, high = float(batch.min()), float(batch.max())
         whole = next((top for top in (255, 4095, 65535) if low >= 0 and high <= top), None)
         likely = f"({low:.6g}, {high:.6g})" if whole is None else f"(0, {whole})"

@@ -32,7 +32,9 @@ def backbones(
     from ..backbones import list_backbones
     from ..errors import unknown_name
 
-    names = list_backbones(pattern) or [pattern] * (":" in pattern)
+    names = list_backbones(pattern)
+    if not names and ":" in pattern:  # "timm:resnet18", say
+        names = [pattern]
     if not names:
         raise unknown_name("backbone", pattern, list_backbones())
     found = [_facts(name, channels) for name in names]

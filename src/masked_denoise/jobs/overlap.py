@@ -13,8 +13,6 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 Result = TypeVar("Result")
 
-IN_FLIGHT = 3  # items from the start of their reading to the end of their writing
-
 
 def overlap(
     items: Iterable[Item],
@@ -26,7 +24,7 @@ def overlap(
     """Take every item through `read`, `work` and `write`, with the three stages in parallel.
 
     `work` and `report` are called in this thread, `read` and `write` in one thread each. At most
-    `IN_FLIGHT` items are held: while one is worked on, the next is read and the last one written.
+    three items are held: while one is worked on, the next is read and the last one written.
     What has been worked on is written and reported whatever happens afterwards, Ctrl-C included.
 
     Args:
