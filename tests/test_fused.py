@@ -7,7 +7,6 @@ same tests run natively.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import math
 import os
 import subprocess
@@ -73,9 +72,7 @@ SCHEMES = [
     Noise2Void(0.1),
     NothingHidden(),
 ]
-kernels = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="triton is not installed"
-)
+kernels = pytest.mark.skipif(fast.no_triton() is not None, reason=str(fast.no_triton()))
 
 
 class Own(MaskScheme):
@@ -847,7 +844,7 @@ def test_why_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     card = {"version": (9, 0)}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Card")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: card["version"])
-    monkeypatch.setattr(fast, "_has_triton", lambda: True)
+    monkeypatch.setattr(fast, "no_triton", lambda: None)
     monkeypatch.setattr(fast, "_no_compiler", lambda: None)
     for version, dtype, reason in (
         ((9, 0), torch.float32, None),
@@ -862,8 +859,8 @@ def test_why_eager(monkeypatch: pytest.MonkeyPatch) -> None:
         assert told == reason if reason is None else reason in str(told)
     fast._too_old.cache_clear()
     card["version"] = (9, 0)
-    monkeypatch.setattr(fast, "_has_triton", lambda: False)
-    assert "triton" in str(why_eager(on_gpu()))  # type: ignore[arg-type]
+    monkeypatch.setattr(fast, "no_triton", lambda: "no triton")
+    assert why_eager(on_gpu()) == "no triton"  # type: ignore[arg-type]
     monkeypatch.setenv("MASKED_DENOISE_EAGER", "1")
     assert "MASKED_DENOISE_EAGER=1" in str(why_eager(on_gpu()))  # type: ignore[arg-type]
     monkeypatch.setenv("MASKED_DENOISE_EAGER", "0")
@@ -871,9 +868,25 @@ def test_why_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "'meta'" in str(why_eager(torch.zeros(1, device="meta")))
 
 
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [("3.3.1", "triton is 3.3.1; 3.4 or newer is needed"), ("3.4.0", None), ("3.10.0+git", None),
+     ("4.0", None)],
+)  # fmt: skip
+def test_why_eager_with_an_old_triton(
+    monkeypatch: pytest.MonkeyPatch, found: str, reason: str | None
+) -> None:
+    monkeypatch.setattr(fast, "find_spec", lambda name: name)
+    monkeypatch.setattr(fast, "version", lambda name: found)
+    told = fast.no_triton.__wrapped__()
+    assert told is None if reason is None else reason in str(told)
+    monkeypatch.setattr(fast, "find_spec", lambda name: None)
+    assert "not installed" in str(fast.no_triton.__wrapped__())
+
+
 def test_why_eager_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     on_gpu: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
-    monkeypatch.setattr(fast, "_has_triton", lambda: True)
+    monkeypatch.setattr(fast, "no_triton", lambda: None)
     (tmp_path / "Python.h").touch()
     monkeypatch.setattr(fast.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
     monkeypatch.delenv("CC", raising=False)

@@ -7,12 +7,14 @@ import shutil
 import sys
 import sysconfig
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 SWITCH = "MASKED_DENOISE_EAGER"
+LEAST_TRITON = (3, 4)
 _OFF = ("", "0")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -30,15 +32,23 @@ def why_eager(x: Tensor) -> str | None:
         return f'the tensor is on {place}; the fused kernels are for GPUs, move it with .to("cuda")'
     if x.dtype not in _DTYPES:
         return f"the tensor is of {x.dtype}; float16, bfloat16, float32 or float64 is needed"
-    if not _has_triton():
-        told = "pip install triton" if sys.platform == "linux" else "which Linux has"
-        return f"the kernels are compiled by triton, which is not installed ({told})"
-    return _no_compiler() or _too_old(x.device, x.dtype)
+    return no_triton() or _no_compiler() or _too_old(x.device, x.dtype)
 
 
 @lru_cache(maxsize=1)
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+def no_triton() -> str | None:
+    """Return why triton, if it is there at all, cannot compile the kernels; None where it can."""
+    if find_spec("triton") is None:
+        told = "pip install triton" if sys.platform == "linux" else "which Linux has"
+        return f"the kernels are compiled by triton, which is not installed ({told})"
+    try:
+        found = version("triton")
+    except PackageNotFoundError:  # part of another package, as "pytorch-triton"
+        return None
+    if tuple(int(part) for part in found.split(".")[:2]) >= LEAST_TRITON:
+        return None
+    least = ".".join(map(str, LEAST_TRITON))
+    return f"triton is {found}; {least} or newer is needed, which comes with PyTorch 2.8"
 
 
 @lru_cache(maxsize=1)
