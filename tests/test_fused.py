@@ -652,6 +652,9 @@ def step(image: Tensor, weight: Tensor, number: int, scheme: MaskScheme) -> Tens
     return sum(losses) + smoothness_loss(seen.merge(outputs))
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.6."), reason="PyTorch 2.6 traces no xor of a step's number"
+)
 def test_a_compiled_step_equals_the_plain_one() -> None:
     """In one graph, which a new number of the step does not break or make anew."""
     torch._dynamo.reset()

@@ -242,7 +242,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
 
     def stride_of_step(self, key: Key) -> int:
         """Return the stride of training step `key.draw`, drawn from the hash of the step."""
-        drawn = hash_key(key._replace(purpose=Purpose.STRIDE)) % len(self.train_strides)
+        drawn = hash_key(Key(key.seed, Purpose.STRIDE, key.draw)) % len(self.train_strides)
         return int(self.train_strides[drawn])
 
     def fit(

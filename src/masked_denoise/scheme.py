@@ -108,7 +108,7 @@ class MaskScheme:
 
     def branch_of_step(self, key: Key) -> int:
         """Return the branch of training step `key.draw`, drawn from the hash of the step."""
-        return hash_key(key._replace(purpose=Purpose.BRANCH)) % self.branches
+        return hash_key(Key(key.seed, Purpose.BRANCH, key.draw)) % self.branches
 
     def settings(self) -> dict[str, object]:
         """Return the JSON-able arguments that recreate this scheme."""
@@ -192,7 +192,7 @@ class RandomPartition(MaskScheme):
         if self.branches != 2:
             return self.label(grid, key)
         block, place = divmod(key.draw, 4)
-        label = self.label(grid, key._replace(draw=block))
+        label = self.label(grid, Key(key.seed, key.purpose, block))
         if place & 1:
             label = label ^ (grid.sub_row & 1).to(torch.uint8)
         if place & 2:

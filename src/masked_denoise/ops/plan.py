@@ -71,7 +71,7 @@ def plan_of(scheme: MaskScheme, key: Key, *, of_pass: bool = False) -> MaskPlan 
         if scheme.branches != 2:
             return MaskPlan(Kind.GROUPS, scheme.branches, state, others=others)
         block, swap = divmod(key.draw, 4) if of_pass else (key.draw, 0)
-        state = hash_key(key._replace(draw=block))
+        state = hash_key(Key(key.seed, key.purpose, block))
         return MaskPlan(Kind.COIN, 2, state, others=others, size=swap)
     if isinstance(scheme, Lattice) and kind is Lattice:
         return MaskPlan(
