@@ -836,7 +836,7 @@ def test_exif_tells_the_sizes_of_the_picture_that_is_written(
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x0100], exif[0x0101] = 30, 20
-    exif.get_ifd(0x8769).update({0xA002: 30, 0xA003: 20, 0x9003: "2026:01:02 03:04:05"})
+    exif[0x8769] = {0xA002: 30, 0xA003: 20, 0x9003: "2026:01:02 03:04:05"}
     Image.new("RGB", (30, 20)).save(tmp_path / f"a.{suffix}", exif=exif.tobytes())
     read = read_image(tmp_path / f"a.{suffix}")
     write_image(tmp_path / "b.jpg", read)
