@@ -752,6 +752,35 @@ def test_evaluate_names_what_fails_and_refuses_without_pairs(tmp_path: Path) -> 
     assert "rename" in words(run("evaluate", tmp_path / "noisy", tmp_path / "else", code=2))
 
 
+def test_evaluate_takes_the_range_of_deep_integers(tmp_path: Path) -> None:
+    clean = np.random.default_rng(0).integers(500, 4000, (32, 32)).astype(np.uint16)
+    save(tmp_path / "clean" / "a.tif", clean)
+    save(tmp_path / "noisy" / "a.tif", clean + np.uint16(41))
+    for place, arguments in enumerate((("--value-range", 0, 4095), ())):
+        file = tmp_path / f"{place}.json"
+        run("evaluate", tmp_path / "noisy", tmp_path / "clean", "--json", file, *arguments)
+        found = json.loads(file.read_text())["mean"]["psnr"]
+        assert abs(found - 40) < 0.6 if arguments else found > 50  # of 65535
+
+
+def test_reports_are_pages(tmp_path: Path, model: Path) -> None:
+    source = save(tmp_path / "a.png")
+    arguments = ("denoise", source, "-o", tmp_path / "b.png", "--model", model)
+    assert ".html" in words(run(*arguments, "--report", tmp_path / "r.txt", code=2))
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_warnings_show_no_code(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.tif", np.full((24, 24, 3), 900, np.uint16))
+    done = subprocess.run(
+        [sys.executable, "-m", "masked_denoise", "denoise", source, "-o", tmp_path / "b.tif",
+         "--model", "camera-small"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "warning: the values of uint16 reach 900" in done.stderr
+    assert "UserWarning" not in done.stderr
+
+
 # inspect, backbones, demo
 
 

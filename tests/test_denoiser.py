@@ -43,6 +43,7 @@ from masked_denoise.inference import TURNS, denoise_batch
 from masked_denoise.ops import MaskedImage, fill_hidden
 from masked_denoise.ops.reference import replacement
 from masked_denoise.pixels import Grid
+from masked_denoise.values import CountRange
 
 
 class Mixer(nn.Module):
@@ -1094,12 +1095,15 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert int(grid.sample[0]) == 4
 
 
-def test_the_model_of_the_package_warns_of_a_scale_left_empty() -> None:
+def test_models_warn_of_a_scale_left_empty() -> None:
     picture = (4095 * np.random.default_rng(0).random((24, 24, 3))).astype(np.uint16)
     model = AsymmetricMaskDenoiser.from_pretrained("camera-small")
-    with pytest.warns(UserWarning, match=r"reach 40\d\d of 65535.*denoise\(picture / 4095\)"):
+    with pytest.warns(UserWarning, match=r"reach 40\d\d of 65535.*picture / 4095"):
         model.denoise(picture)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.denoise(picture * np.uint16(16))
         AsymmetricMaskDenoiser(Mixer()).denoise(picture)
+        AsymmetricMaskDenoiser(Mixer(), value_range=CountRange(0, 9000)).denoise(picture // 2)
+    with pytest.warns(UserWarning, match="fit a model on such pictures"):
+        AsymmetricMaskDenoiser(Mixer(), value_range=(0, 9000)).denoise(picture)

@@ -446,6 +446,10 @@ def own_scheme(**methods: Any) -> MaskScheme:
             {"label": lambda self, grid, key: Checkerboard().label(grid, key).repeat(1, 3, 1, 1)},
             r"returned uint8 \(4, 3,",
         ),
+        (
+            {"label": lambda self, grid, key: torch.randint(0, 2, grid.shape, dtype=torch.uint8)},
+            "other labels for the same",
+        ),
         ({"branches": 300}, "branches 300"),
         ({"branches": 1.5}, "branches is 1.5"),
         ({"fill": "median"}, "fill is 'median'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -51,7 +52,7 @@ class Commands(TyperGroup):
             raise typer.Exit(WRONG) from error
         except KeyboardInterrupt as error:
             denoises = ctx.invoked_subcommand == "denoise"
-            rest = "; --skip-existing goes on with the rest" if denoises else ""
+            rest = "; --skip-existing continues with the rest" if denoises else ""
             Terminal().error(f"stopped with Ctrl-C; no file is half written{rest}")
             raise typer.Exit(INTERRUPTED) from error
 
@@ -107,4 +108,10 @@ def main() -> None:
     if "" in (word for before, word in pairwise(sys.argv) if before != "--suffix"):
         Terminal().error("an argument is empty, perhaps an unset variable; give all arguments")
         sys.exit(WRONG)
+    warnings.showwarning = _show_warning
     app(prog_name="masked-denoise")
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning without the line of code that it comes from."""
+    Terminal().warn(message)

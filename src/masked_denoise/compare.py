@@ -33,7 +33,7 @@ Array = NDArray[Any]
 
 MASKED_CONVENTION = (
     "PSNR in dB of pixels that were withheld, predicted from the others, against their own noisy "
-    "values; noise alike in neighbouring pixels flatters whoever copies it"
+    "values; correlated noise favours recipes that predict the noise, too"
 )
 
 _RESAMPLES = 2000  # bootstrap samples of the scenes

@@ -764,8 +764,8 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             check_finite(batch)
         if form.is_float and self.value_range is None:
             warn_off_scale(batch)
-        elif "procedure" in self.fit_record:  # the model of the package
-            warn_of_empty_scale(batch, form)
+        elif "procedure" in self.fit_record or type(self.value_range) is tuple:
+            warn_of_empty_scale(batch, form)  # the model of the package, or one fitted on floats
         if strength == 0 and bad is None and not return_std:
             return image.detach().clone() if isinstance(image, Tensor) else np.array(image)
         device = next(self.backbone.parameters(), batch).device

@@ -139,8 +139,8 @@ def _unit(pixels: Array, value_range: ValueRange | None, clean: Path | None = No
         low, high = float(pixels.min()), float(pixels.max())
         if low < -_NEAR or high > 1 + _NEAR:
             raise PixelError(
-                f"{clean} has floats from {low:g} to {high:g}, not from 0 to 1; tell black and "
-                f"white with value_range, for example --value-range {low:g} {high:g}"
+                f"{clean} has floats from {low:g} to {high:g}, not from 0 to 1; `evaluate` takes "
+                f"black and white as --value-range {low:g} {high:g}, evaluate_pairs as value_range="
             )
     return pixels
 

@@ -40,6 +40,11 @@ def check_scheme(scheme: MaskScheme, *, trains: bool = True) -> None:
         return
     if label.dtype != torch.uint8 or label.ndim != 4 or label.shape[1] != 1:
         check_label(scheme, label, grid)
+    if not torch.equal(label, scheme.label(grid, Key())):
+        raise SettingError(
+            f"{type(scheme).__name__}.label() returns other labels for the same grid and key; take "
+            "all randomness from self.bits(grid, key)"
+        )
     wrong = label[(label >= scheme.branches) & (label != NOBODY)]
     if len(wrong):
         raise label_error(scheme, f"branch {int(wrong[0])}", grid)

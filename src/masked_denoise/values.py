@@ -261,9 +261,9 @@ def warn_of_empty_scale(batch: Tensor, form: Form) -> None:
         most = round(top * form.scale)
         bits = max(most.bit_length(), 8)
         warnings.warn(
-            f"the values of {form.dtype} reach {most} of {form.scale:.0f}, and the model, which "
-            "was trained on pictures that use their scale, takes them for nearly black; if white "
-            f"is lower, give floats: denoise(picture / {2**bits - 1})",
+            f"the values of {form.dtype} reach {most} of {form.scale:.0f}, and the model takes "
+            "them for nearly black; if white is lower, fit a model on such pictures, or give "
+            f"floats on the scale of this one (0 to 1 is that of picture / {2**bits - 1})",
             stacklevel=3,
         )
 

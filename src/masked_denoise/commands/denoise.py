@@ -150,6 +150,8 @@ def denoise(
     if quality is not None and kinds and "jpeg" not in kinds:
         terminal.warn("--quality is that of JPEG, and none is written; --format jpeg asks for it")
     options.check_new_file(report, "--report", existing != "error")
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"--report {report}: the name must end in .html")
     if save_model is not None and not preview:
         options.check_new_folder(save_model, "--save-model", overwrite)
         if model is None and not fitting and adapt is None and fit_steps is None:

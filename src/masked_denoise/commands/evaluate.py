@@ -36,7 +36,11 @@ def evaluate(
     strength: options.Strength = 1.0,
     value_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(metavar="BLACK WHITE", help="Range of float pictures.  \\[default: 0 1]"),
+        typer.Option(
+            metavar="BLACK WHITE",
+            help="Range of floats, or of integers of more than 8 bits.  "
+            "\\[default: 0 1, or that of the type]",
+        ),
     ] = None,
     json_file: options.Json = None,
     overwrite: options.Overwrite = False,
@@ -47,12 +51,14 @@ def evaluate(
     """Score pictures; users read `HELP`."""
     from ..evaluate import evaluate_pairs
     from ..images.pairs import find_pairs
-    from ..values import channels_of
+    from ..values import CountRange, channels_of
 
     terminal = Terminal(quiet)
     options.check_new_file(json_file, "--json", overwrite)
     if value_range is not None and not value_range[1] > value_range[0]:
         raise typer.BadParameter(f"--value-range is {value_range}; give black and a larger white")
+    if value_range is not None and value_range[1] > 1:
+        value_range = CountRange(*value_range)  # of integers, too
     pairing = find_pairs(images, clean)
     terminal.warn_files(pairing.unpaired_images, "no clean picture for")
     terminal.warn_files(pairing.unpaired_clean, "no picture to score for")

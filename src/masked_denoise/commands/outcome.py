@@ -80,7 +80,8 @@ def tell_scores(
         )
         for side in ("source", "target")
     )
-    terminal.failed(after.failures)
+    for failure in after.failures:
+        terminal.warn(f"not scored: {failure}")
     if after.scores:
         psnr, ssim = (
             f"{number(before.mean[key], digits)} -> [bold]{number(after.mean[key], digits)}[/bold]"

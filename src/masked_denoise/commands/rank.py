@@ -36,7 +36,7 @@ def rank(
     ],
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="Folders of models, or names; see `models`."),
+        typer.Argument(metavar="MODEL", help="Folders of models, or names; see `models`."),
     ],
     json_file: options.Json = None,
     overwrite: options.Overwrite = False,

@@ -89,8 +89,9 @@ def check_student(student: AsymmetricMaskDenoiser) -> None:
     """Raise SettingError unless the denoiser's network sees every pixel, at stride 1."""
     if not isinstance(student.scheme, NothingHidden) or student.stride != 1:
         raise SettingError(
-            f"the student has {student.scheme!r} and stride {student.stride}; a plain network is "
-            "needed: AsymmetricMaskDenoiser('fast-student', preset='student')"
+            f"the model is no student: it has {student.scheme!r} and stride {student.stride}, and "
+            "a plain network is needed, such as camera-small, the result of `distill`, or "
+            "AsymmetricMaskDenoiser('fast-student', preset='student')"
         )
 
 
