@@ -49,6 +49,17 @@ def _save(folder: Path, **levels: float) -> Path:
     return folder
 
 
+def test_the_preview_shows_a_picture_that_is_denoised(tmp_path: Path) -> None:
+    source = _save(tmp_path / "in", z_noisy=3)
+    ramp = np.linspace(40, 200, 160)[:, None, None] + np.linspace(0, 40, 144)[None, :, None]
+    for name in ("a.png", "b.png"):
+        write_image(source / name, ImageFile((ramp + np.zeros(3)).round().astype(np.uint8)))
+    shown = _run("denoise", source, "-o", tmp_path / "out", "--preview")
+    assert "z_noisy.png" in shown
+    assert "hardly any noise" not in shown
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["z_noisy_preview.png"]
+
+
 def test_the_command_leaves_clean_pictures_as_they_are(tmp_path: Path) -> None:
     source = _save(tmp_path / "in", noisy=3)
     ramp = np.linspace(40, 200, 160)[:, None, None] + np.linspace(0, 40, 144)[None, :, None]
