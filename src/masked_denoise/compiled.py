@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .errors import first_line
+
 
 class CompiledOrPlain:
     """A network, or its `forward`, that is compiled by its first call.
@@ -42,8 +44,9 @@ class CompiledOrPlain:
         except Exception as error:  # compilers fail in many ways
             output = self.plain(*args, **kwargs)
             self.works = False
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            warnings.warn(f"{self.without}, since torch.compile failed: {reason}", stacklevel=2)
+            warnings.warn(
+                f"{self.without}, since torch.compile failed: {first_line(error)}", stacklevel=2
+            )
             return output
 
 

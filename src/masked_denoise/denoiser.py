@@ -31,6 +31,7 @@ from .scheme_trial import check_scheme
 from .transfer import to_device
 from .uncertainty import check_draws, deviation_of
 from .values import (
+    CountRange,
     ValueRange,
     channels_hint,
     check_finite,
@@ -764,7 +765,7 @@ class AsymmetricMaskDenoiser(DenoiserSettings):
             check_finite(batch)
         if form.is_float and self.value_range is None:
             warn_off_scale(batch)
-        elif "procedure" in self.fit_record or type(self.value_range) is tuple:
+        elif "procedure" in self.fit_record or not isinstance(self.value_range, CountRange | None):
             warn_of_empty_scale(batch, form)  # the model of the package, or one fitted on floats
         if strength == 0 and bad is None and not return_std:
             return image.detach().clone() if isinstance(image, Tensor) else np.array(image)

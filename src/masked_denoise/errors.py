@@ -62,8 +62,13 @@ class MissingExtraError(MaskedDenoiseError, ImportError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class name if there is no message."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """Return the first line of an error's message, at most 300 characters, or its class name.
+
+    >>> first_line(ValueError("\\n  too large\\n(by far)")), first_line(KeyboardInterrupt())
+    ('too large', 'KeyboardInterrupt')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from .errors import MaskedDenoiseError, PixelError
 from .images import read_image
 from .images.pairs import Pair
-from .images.pairs import find_pairs as find_pairs
-from .images.pairs import pair_name as pair_name
 from .jobs.survey import Failure
 from .metrics import score
 from .values import range_in_use
@@ -139,8 +137,8 @@ def _unit(pixels: Array, value_range: ValueRange | None, clean: Path | None = No
         low, high = float(pixels.min()), float(pixels.max())
         if low < -_NEAR or high > 1 + _NEAR:
             raise PixelError(
-                f"{clean} has floats from {low:g} to {high:g}, not from 0 to 1; `evaluate` takes "
-                f"black and white as --value-range {low:g} {high:g}, evaluate_pairs as value_range="
+                f"{clean} has floats from {low:g} to {high:g}, not from 0 to 1; `evaluate` "
+                f"scores them with --value-range {low:g} {high:g}, in Python value_range=(...)"
             )
     return pixels
 

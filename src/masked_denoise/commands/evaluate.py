@@ -57,8 +57,8 @@ def evaluate(
     options.check_new_file(json_file, "--json", overwrite)
     if value_range is not None and not value_range[1] > value_range[0]:
         raise typer.BadParameter(f"--value-range is {value_range}; give black and a larger white")
-    if value_range is not None and value_range[1] > 1:
-        value_range = CountRange(*value_range)  # of integers, too
+    if value_range is not None and value_range[1] > 255:  # no integers of 16 bits have less
+        value_range = CountRange(*value_range)
     pairing = find_pairs(images, clean)
     terminal.warn_files(pairing.unpaired_images, "no clean picture for")
     terminal.warn_files(pairing.unpaired_clean, "no picture to score for")

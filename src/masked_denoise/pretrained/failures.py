@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from ..errors import WeightsError
+from ..errors import WeightsError, first_line
 from .place import ModelSource
 
 
@@ -104,11 +104,11 @@ def explain(error: Exception, request: Request) -> str:
         told = "the download came incomplete; try again"
     elif _is_network(chain):
         told = (
-            f"no answer from the Hub ({type(chain[-1]).__name__}: {_line(chain[-1])}); check the "
-            "connection, or pass local_files_only=True for what is in the cache"
+            f"no answer from the Hub ({type(chain[-1]).__name__}: {first_line(chain[-1])}); check "
+            "the connection, or pass local_files_only=True for what is in the cache"
         )
     else:
-        told = f"{type(error).__name__}: {_line(error)}"
+        told = f"{type(error).__name__}: {first_line(error)}"
     message = f"cannot {verb} {request.place.model.name if request.place.model else repository}"
     message += f": {told}"
     if request.place.model is None and not request.writes and status is None:
@@ -156,11 +156,6 @@ def _address(repository: str) -> str:
     from huggingface_hub import constants
 
     return f"{constants.ENDPOINT}/{repository}"
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _near_revision(request: Request) -> str:

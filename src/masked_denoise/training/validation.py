@@ -42,7 +42,7 @@ class CleanPairs:
 
     Args:
         pairs: (noisy, clean) pictures, arrays or tensors as `denoise` takes them; or two folders,
-            whose files pair by name (see `evaluate.find_pairs`).
+            whose files pair by name (see `images.pairs.find_pairs`).
 
     Raises:
         DataError: there is no pair, or `pairs` is not a sequence of pairs.
