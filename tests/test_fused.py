@@ -279,6 +279,16 @@ def test_hide_down(scheme: MaskScheme, stride: int, size: tuple[int, int], fill:
 
 
 @kernels
+@pytest.mark.parametrize("channels", [1, 4, 5, 6, 8, 12])
+def test_mean_fill_of_any_number_of_channels(channels: int) -> None:
+    """Taken in groups of at most four, the lonely pixels, too."""
+    image, scheme = rand(2, channels, 7, 9), RandomPartition(4, hide="others")
+    ours = launch_hide(image, planned(scheme), Origin(2), 1, fill="mean")
+    expected = reference_hide(image, scheme, 2, 1, "mean")
+    torch.testing.assert_close(ours.cpu(), expected, atol=3e-7, rtol=0)
+
+
+@kernels
 @pytest.mark.parametrize("hole", [3, 5, 7])
 def test_a_hole_is_filled_from_the_smallest_window_that_sees(hole: int) -> None:
     image, mask = rand(1, 2, 11, 11), torch.zeros(1, 1, 11, 11, dtype=torch.bool, device=DEVICE)

@@ -850,6 +850,23 @@ def test_exif_tells_the_sizes_of_the_picture_that_is_written(
         assert details[0x9003] == "2026:01:02 03:04:05"
 
 
+def test_a_damaged_table_of_the_camera_does_not_cost_the_other_tags(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0110] = 6, "Test Camera"
+    exif[0x8769] = {0xA002: 30, 0xA003: 20}
+    data = exif.tobytes()
+    order = ">" if data[6:8] == b"MM" else "<"
+    place = data.index(struct.pack(f"{order}H", 0x8769)) + 8  # of the offset of that table
+    damaged = data[:place] + struct.pack(f"{order}I", 0xFFFFFF) + data[place + 4 :]
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=damaged)
+    read = read_image(tmp_path / "a.jpg")
+    assert read.pixels.shape == (30, 20, 3)
+    write_image(tmp_path / "b.jpg", read)
+    with Image.open(tmp_path / "b.jpg") as picture:
+        assert dict(picture.getexif())[0x0110] == "Test Camera"
+        assert picture.getexif()[0x0112] == 1
+
+
 def test_texts_of_a_png_go_along_but_not_those_that_say_how_it_was_turned(tmp_path: Path) -> None:
     texts = PngInfo()
     texts.add_text("Title", "Müritz")

@@ -7,7 +7,6 @@ for the rest see png.py and tiff.py.
 from __future__ import annotations
 
 import io
-import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -19,6 +18,15 @@ import numpy as np
 
 from ..errors import ImageReadError, PixelError, SettingError, SizeError
 from . import png, tiff
+from .metadata import (
+    XMP_OF_JPEG,
+    XMP_OF_PNG,
+    orientation_of,
+    texts_of,
+    upright_exif,
+    upright_xmp,
+    xmp_of,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,8 +37,6 @@ Samples: TypeAlias = tuple[Array, "Array | None"]  # pixels and alpha
 PIXEL_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
 JPEG_LONGEST_SIDE = 65500
 JPEG_LARGEST_EXIF = 65533 - 6  # bytes of a segment without its identifier
-_XMP_OF_JPEG = b"http://ns.adobe.com/xap/1.0/\0"  # identifier of its segment
-_XMP_OF_PNG = "XML:com.adobe.xmp"  # keyword of its text chunk
 PNG_FINEST = 2**31 - 1  # pixels per metre; higher values are no valid resolution
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -42,10 +48,6 @@ _SIGNATURES = {
     b"\x93NUMPY": "npy",
 }
 _PNG_COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
-_ORIENTATION = 0x0112
-_SIZES = (0x0100, 0x0101)  # tags of width and height
-_EXIF_TABLE = 0x8769  # tag with the offset of the table of EXIF tags
-_SIZES_OF_EXIF = (0xA002, 0xA003)  # tags of width and height in that table
 _USE_PNG = "write .png (--format png)"
 _USE_TIFF = "write .tif (--format tiff)"
 
@@ -165,58 +167,6 @@ def _upright(array: Array, orientation: int) -> Array:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
-def _upright_exif(exif: bytes | None) -> bytes | None:
-    """Return EXIF with orientation 1, without the thumbnail, which shows the noisy image.
-
-    Width and height are exchanged if the picture was stored sideways. The bytes are patched in
-    place, because maker notes contain offsets. None if the EXIF is damaged.
-    """
-    if not exif:
-        return None
-    head = 6 if exif.startswith(b"Exif\0\0") else 0
-    order = {b"II": "<", b"MM": ">"}.get(exif[head : head + 2])
-    data = bytearray(exif)
-
-    def read(kind: str, at: int) -> int:
-        return int(struct.unpack_from(f"{order}{kind}", data, at)[0])
-
-    def entries(table: int) -> dict[int, int]:
-        """Return the offset of each tag's entry: 12 bytes of tag, type, count and value."""
-        starts = range(table + 2, table + 2 + 12 * read("H", table), 12)
-        return {read("H", entry): entry for entry in starts}
-
-    def exchange(found: Mapping[int, int], sizes: tuple[int, int]) -> None:
-        if sizes[0] in found and sizes[1] in found:
-            one, other = (slice(found[tag] + 2, found[tag] + 12) for tag in sizes)
-            data[one], data[other] = data[other], data[one]
-
-    try:
-        if order is None:
-            return None
-        first = head + read("I", head + 4)
-        tags = entries(first)
-        if _ORIENTATION in tags:
-            value = tags[_ORIENTATION] + 8
-            if read("H", value) in range(5, 9):
-                exchange(tags, _SIZES)
-                if _EXIF_TABLE in tags:
-                    exchange(entries(head + read("I", tags[_EXIF_TABLE] + 8)), _SIZES_OF_EXIF)
-            struct.pack_into(order + "H", data, value, 1)
-        struct.pack_into(order + "I", data, first + 2 + 12 * read("H", first), 0)
-    except struct.error:
-        return None
-    return bytes(data)
-
-
-def _upright_xmp(xmp: bytes | None) -> bytes | None:
-    """Return XMP in UTF-8, with orientation 1 in attributes and elements."""
-    if not xmp:
-        return None
-    if xmp[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        xmp = xmp.decode("utf-16", "replace").encode()
-    return re.sub(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))[2-8]", rb"\g<1>1", xmp)
-
-
 def _image_file(pixels: Array, alpha: Array | None, orientation: int, **meta: Any) -> ImageFile:
     """Return the picture turned upright; an invalid orientation is ignored."""
     orientation = orientation if orientation in range(1, 9) else 1
@@ -231,31 +181,13 @@ def _with_pillow(picture: Image, samples: Samples, **meta: Any) -> ImageFile:
     """Return `samples` (pixels, alpha) with the metadata that Pillow has read."""
     return _image_file(
         *samples,
-        orientation=_orientation(picture),
+        orientation=orientation_of(picture),
         icc_profile=picture.info.get("icc_profile"),
-        exif=_upright_exif(picture.info.get("exif")),
-        xmp=_upright_xmp(_xmp_of(picture)),
+        exif=upright_exif(picture.info.get("exif")),
+        xmp=upright_xmp(xmp_of(picture)),
         dpi=picture.info.get("dpi"),
         **meta,
     )
-
-
-def _orientation(picture: Image) -> int:
-    """Return the EXIF orientation of a loaded file; 1 if its EXIF is damaged."""
-    try:
-        return int(picture.getexif().get(_ORIENTATION, 1))
-    except (SyntaxError, ValueError, TypeError):
-        return 1
-
-
-def _xmp_of(picture: Image) -> bytes | None:
-    """Return the XMP of a loaded PNG or JPEG, without the part of a JPEG beyond 64 kB."""
-    text = picture.info.get(_XMP_OF_PNG)
-    if isinstance(text, str):
-        return text.encode()
-    segments = [data for name, data in getattr(picture, "applist", ()) if name == "APP1"]
-    found = (data for data in segments if data.startswith(_XMP_OF_JPEG))
-    return next((data.removeprefix(_XMP_OF_JPEG) for data in found), None)
 
 
 def _pillow_samples(picture: Image) -> Samples:
@@ -308,7 +240,7 @@ def _encode_jpeg(image: ImageFile, pixels: Array, quality: int) -> bytes:
     data = buffer.getvalue()
     if not image.xmp:
         return data
-    body = _XMP_OF_JPEG + image.xmp
+    body = XMP_OF_JPEG + image.xmp
     if len(body) > 65533:  # more than fits into a segment: it is omitted
         return data
     end = _end_of_head(data)
@@ -336,22 +268,9 @@ def _decode_png(path: Path) -> ImageFile:
         samples = _deep_samples(chunks) if deep else _pillow_samples(picture)
         colour = [(name, chunks[name]) for name in _PNG_COLOUR if name in chunks]
         native: dict[str, Any] = {"chunks": colour} if colour else {}
-        if texts := _texts_of(picture):
+        if texts := texts_of(picture):
             native["texts"] = texts
         return _with_pillow(picture, samples, format="png", path=path, native=native)
-
-
-def _texts_of(picture: Image) -> dict[str, str]:
-    """Return the texts of a loaded PNG by keyword, without those with EXIF, XMP and the like.
-
-    Those may contain the orientation, which no longer applies to the upright picture.
-    """
-    texts: Mapping[str, str] = getattr(picture, "text", {})
-    return {
-        keyword: str(text)
-        for keyword, text in texts.items()
-        if keyword != _XMP_OF_PNG and not keyword.startswith("Raw profile type ")
-    }
 
 
 def _deep_samples(chunks: Mapping[bytes, bytes]) -> Samples:
@@ -373,7 +292,7 @@ def _encode_png(image: ImageFile, pixels: Array) -> bytes:
         per_metre = [round(value / 0.0254) for value in image.dpi]
         chunks.append((b"pHYs", struct.pack(">IIB", *per_metre, 1)))
     if image.xmp:
-        chunks.append((b"iTXt", _XMP_OF_PNG.encode() + bytes(5) + image.xmp))
+        chunks.append((b"iTXt", XMP_OF_PNG.encode() + bytes(5) + image.xmp))
     if image.exif:
         chunks.append((b"eXIf", image.exif.removeprefix(b"Exif\0\0")))
     for keyword, text in image.native.get("texts", {}).items():
@@ -387,7 +306,7 @@ def _encode_png(image: ImageFile, pixels: Array) -> bytes:
 
 def _decode_tiff(path: Path) -> ImageFile:
     pixels, alpha, meta = tiff.read_page(path)
-    meta["xmp"] = _upright_xmp(meta["xmp"])
+    meta["xmp"] = upright_xmp(meta["xmp"])
     return _image_file(pixels, alpha, **meta, format="tiff", path=path)
 
 
